@@ -1,0 +1,28 @@
+"""What a deployment of the training job is started with."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from flead.contracts.messages import Hyperparameters
+
+MAX_PARALLELISM = 128
+
+
+class TrainingDeployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Configuration of one training job, passed to it as a single JSON argument.
+
+    `buckets` is part of the key of the job's state: another value needs a fresh deployment.
+    `kafka` holds librdkafka/Kafka client properties besides the bootstrap servers (security, for one).
+    """
+
+    features: Annotated[list[str], Meta(min_length=1)]
+    bootstrap_servers: str
+    hyperparameters: Hyperparameters = Hyperparameters()
+    parallelism: Annotated[int, Meta(ge=1, le=MAX_PARALLELISM)] = 2
+    buckets: Annotated[int, Meta(ge=1, le=65_535)] = 64
+    checkpoint_interval_seconds: Annotated[float, Meta(ge=0.5)] = 5.0
+    consumer_group: str = "flead-training"
+    transactional_id_prefix: str = "flead-training"
+    kafka: dict[str, str] = {}

@@ -1,0 +1,48 @@
+"""The one place for settings that operators change: environment variables `FLEAD_<NAME>`."""
+
+import os
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+PREFIX = "FLEAD_"
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Settings of rounds, models and limits; `FLEAD_ROUND_SECONDS=10` sets `round_seconds`.
+
+    Addresses and passwords are no settings: they come from Airflow connections (`flead_db`,
+    `flead_kafka`, `flead_flink`) or, in the CLI, from the embedded stack.
+    """
+
+    round_seconds: Annotated[float, Meta(ge=0)] = 60.0
+    """Least time between two rounds."""
+    round_min_updates: Annotated[int, Meta(ge=1)] = 20
+    """Readable updates that a round waits for."""
+    max_wait_seconds: Annotated[float, Meta(gt=0)] = 600.0
+    """How long a round waits for updates before it ends as skipped."""
+    max_updates_per_round: Annotated[int, Meta(ge=1)] = 20_000
+    max_staleness: Annotated[int, Meta(ge=0)] = 10
+    """Versions that the base of an update may lie behind the parent."""
+    max_update_norm: Annotated[float, Meta(gt=0)] = 100.0
+    """Largest Euclidean norm of an update's weight change that is plausible."""
+    strategy: str = "fedavg"
+    global_models_dir: str = "models"
+    """Folder of the model artifacts."""
+    job_start_seconds: Annotated[float, Meta(gt=0)] = 300.0
+    """How long a submitted job may take to run every vertex and complete its first checkpoint."""
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
+        """Read the settings from `FLEAD_*` variables; other variables are ignored.
+
+        Raises
+        ------
+        msgspec.ValidationError
+            Names the setting whose value is of the wrong type or out of range.
+        """
+        known = {field.name: PREFIX + field.name.upper() for field in msgspec.structs.fields(cls)}
+        given = {name: environ[variable] for name, variable in known.items() if variable in environ}
+        return msgspec.convert(given, cls, strict=False)
