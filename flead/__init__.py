@@ -1,0 +1,1 @@
+"""FLEAD: federated anomaly detection for fleets of IoT devices."""

@@ -1,0 +1,1 @@
+"""Names, messages and schemas that every part shares; depends on nothing else here."""

@@ -1,0 +1,1 @@
+"""From raw messages to the inputs of a model."""

@@ -1,0 +1,1 @@
+"""Aggregation of local updates into global models."""

@@ -1,0 +1,1 @@
+"""Local training: what runs on the stream of each device."""
