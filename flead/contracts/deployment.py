@@ -14,7 +14,9 @@ class TrainingDeployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """Configuration of one training job, passed to it as a single JSON argument.
 
     `buckets` is part of the key of the job's state: another value needs a fresh deployment.
-    `kafka` holds librdkafka/Kafka client properties besides the bootstrap servers (security, for one).
+    `kafka` holds properties of Flink's Kafka clients besides the bootstrap servers (security, for
+    one). `transaction_timeout_seconds` must stay below the broker's `transaction.max.timeout.ms`;
+    a job that is down for longer loses the updates of its last checkpoint.
     """
 
     features: Annotated[list[str], Meta(min_length=1)]
@@ -25,4 +27,5 @@ class TrainingDeployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     checkpoint_interval_seconds: Annotated[float, Meta(ge=0.5)] = 5.0
     consumer_group: str = "flead-training"
     transactional_id_prefix: str = "flead-training"
+    transaction_timeout_seconds: Annotated[int, Meta(ge=60)] = 6 * 24 * 60 * 60
     kafka: dict[str, str] = {}

@@ -1,7 +1,7 @@
 """Typed messages of every topic, decoded and validated by msgspec.
 
-Times are integer milliseconds since the epoch. Arrays of a model (`weights`, `moments`) are in *input
-order*: see `flead.contracts.schema.input_names`.
+Times are integer milliseconds since the epoch. Arrays of a model (`weights`, `moments`) are in
+*input order*: see `flead.contracts.schema.input_names`.
 """
 
 from enum import StrEnum
@@ -13,7 +13,8 @@ from msgspec import Meta
 SCHEMA_VERSION: Final = 1
 
 DeviceId = Annotated[str, Meta(min_length=1, max_length=256)]
-Milliseconds = Annotated[int, Meta(ge=0)]
+# Until the year 9999, which 64-bit integers and PostgreSQL's timestamps hold.
+Milliseconds = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
 Count = Annotated[int, Meta(ge=0)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 
@@ -65,7 +66,7 @@ class UpdateStatus(StrEnum):
 
 
 class LabelSource(StrEnum):
-    """Where the targets of a window came from: labels, the z-score rule, or both."""
+    """Where a window's targets came from: labels, the z-score rule, or both."""
 
     LABEL = "label"
     ZSCORE = "zscore"
@@ -73,7 +74,7 @@ class LabelSource(StrEnum):
 
 
 class ClosedBy(StrEnum):
-    """Why a window closed: it was full, its oldest row had waited long enough, or the input ended."""
+    """Why a window closed: full, its oldest row had waited long enough, or the input ended."""
 
     COUNT = "count"
     TIME = "time"
@@ -83,8 +84,9 @@ class ClosedBy(StrEnum):
 class LocalUpdate(msgspec.Struct, frozen=True):
     """One closed window of one device on `local-model-updates`, keyed by `device_id`.
 
-    `samples_processed` counts the rows trained in this window only. `first_offset`, `last_offset` and
-    `offset_sum` cover every valid row of the window, so consecutive windows account for the topic.
+    `samples_processed` counts the rows trained in this window only. `first_offset`, `last_offset`
+    and `offset_sum` cover every valid row of the window, so that consecutive windows account for
+    the topic.
     """
 
     device_id: DeviceId
@@ -131,8 +133,8 @@ class ModelStatus(StrEnum):
 class GlobalModel(msgspec.Struct, frozen=True):
     """A global model on `global-model-updates`, under the key `global` or `candidate`.
 
-    `global_accuracy` and `global_loss` are its parent's, as measured so far, or null; a model cannot
-    have been measured when it is published.
+    `global_accuracy` and `global_loss` are its parent's as measured so far, or null: a model
+    cannot have been measured when it is published.
     """
 
     version: Annotated[int, Meta(ge=1)]
@@ -192,7 +194,7 @@ class TrainingControl(msgspec.Struct, frozen=True):
 
 
 class ModelFeedback(msgspec.Struct, frozen=True):
-    """How one global model version did on one device, on `model-feedback`, keyed by `device_id`."""
+    """How a global model version did on a device, on `model-feedback`, keyed by `device_id`."""
 
     device_id: DeviceId
     model_version: Count
@@ -209,8 +211,8 @@ class ModelFeedback(msgspec.Struct, frozen=True):
 class Anomaly(msgspec.Struct, frozen=True):
     """A row with a feature beyond the z-score threshold, on `anomalies`, keyed by `device_id`.
 
-    `feature`, `value` and `z_score` are those of the largest |z|; `features` maps every feature beyond
-    the threshold to its z-score; `probability` is the personalized model's.
+    `feature`, `value` and `z_score` are those of the largest |z|; `features` maps every feature
+    beyond the threshold to its z-score; `probability` is the personalized model's.
     """
 
     device_id: DeviceId
@@ -244,8 +246,8 @@ class DeadLetterReason(StrEnum):
 class DeadLetter(msgspec.Struct, frozen=True):
     """A message that did not validate, with its position, on `<topic>-dlq`.
 
-    `value_prefix` is the base64 of at most the first kilobyte; `value_bytes` is the length of the whole
-    value, -1 for a tombstone.
+    `value_prefix` is the base64 of at most the first kilobyte; `value_bytes` is the length of the
+    whole value, -1 for a tombstone.
     """
 
     topic: str

@@ -62,7 +62,7 @@ LAYOUTS: tuple[TopicLayout, ...] = tuple(
 
 
 def dead_letter_topic(topic: Topic) -> Topic:
-    """The topic that takes the messages of `topic` that do not validate.
+    """Return the topic that takes the messages of `topic` that do not validate.
 
     Raises
     ------

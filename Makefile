@@ -1,0 +1,50 @@
+.DEFAULT_GOAL := help
+.PHONY: help prepare demo test test-unit test-integration test-airflow test-system lint format schemas locks
+
+ENVS  := $(or $(FLEAD_ENVS),.flead/envs)
+TOOLS := $(ENVS)/tools/bin
+PYTEST = $(1)/bin/python -m pytest
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+prepare: ## install the environments and the jars (a second time does nothing)
+	@bin/flead prepare all
+
+demo: ## run the main job on a simulated fleet until Ctrl-C
+	@bin/flead demo
+
+test: test-unit test-integration test-airflow test-system ## run every test
+
+test-unit: prepare ## run the tests that need no server
+	$(call PYTEST,$(ENVS)/tools) tests/unit
+
+test-integration: prepare ## run the tests against real servers, each started by its test
+	$(call PYTEST,$(ENVS)/tools) tests/integration
+
+test-airflow: prepare ## run the tests of DAGs, operators and triggers in Airflow's environment
+	$(call PYTEST,$(ENVS)/airflow) tests/airflow
+
+test-system: prepare ## run the demo on a small fleet through the whole stack
+	$(call PYTEST,$(ENVS)/tools) tests/system
+
+lint: prepare ## check style, types, direction of imports and SQL
+	$(TOOLS)/ruff check
+	$(TOOLS)/ruff format --check
+	$(TOOLS)/mypy
+	$(TOOLS)/lint-imports
+	$(TOOLS)/sqlfluff lint sql
+
+format: prepare ## rewrite the code in the house's format
+	$(TOOLS)/ruff check --fix
+	$(TOOLS)/ruff format
+
+schemas: prepare ## write docs/schemas from the contracts
+	$(TOOLS)/python -m flead.contracts.jsonschema docs/schemas
+
+locks: prepare ## resolve requirements/*.in into hashed locks
+	@for in in requirements/*.in; do \
+		echo "$$in"; \
+		$(ENVS)/bootstrap/bin/uv pip compile --universal --python-version 3.11 --generate-hashes \
+			--no-header --no-annotate --quiet "$$in" -o "$${in%.in}.lock" || exit 1; \
+	done

@@ -1,0 +1,157 @@
+"""What the CLI asks of Airflow, over its public REST API.
+
+See https://airflow.apache.org/docs/apache-airflow/stable/stable-rest-api-ref.html.
+"""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import tenacity
+
+FINISHED = frozenset({"success", "failed"})
+
+
+class AirflowError(Exception):
+    """Airflow refused a request, or a run did not end as it should."""
+
+
+def _is_transient(error: BaseException) -> bool:
+    return isinstance(error, httpx.TransportError) or (
+        isinstance(error, httpx.HTTPStatusError) and error.response.status_code >= 500
+    )
+
+
+_retry = tenacity.retry(
+    retry=tenacity.retry_if_exception(_is_transient),
+    wait=tenacity.wait_exponential(multiplier=0.2, max=5),
+    stop=tenacity.stop_after_delay(30),
+    reraise=True,
+)
+
+
+class AirflowClient:
+    """A session with one API server.
+
+    Parameters
+    ----------
+    url
+        Root of the API server, such as ``http://127.0.0.1:8080``.
+    username, password
+        An account that may trigger runs.
+    """
+
+    def __init__(self, url: str, username: str, password: str) -> None:
+        self._account = {"username": username, "password": password}
+        self._http = httpx.Client(base_url=url, timeout=30)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    @_retry
+    def _request(self, method: str, path: str, **arguments: Any) -> Any:
+        response = self._http.request(method, path, **arguments)
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            token = self._http.post("/auth/token", json=self._account)
+            token.raise_for_status()
+            self._http.headers["Authorization"] = f"Bearer {token.json()['access_token']}"
+            response = self._http.request(method, path, **arguments)
+        if response.is_client_error:
+            raise AirflowError(f"{method} {path}: HTTP {response.status_code}: {response.text}")
+        response.raise_for_status()
+        return response.json()
+
+    def wait_for_dag(self, dag_id: str, timeout_seconds: float = 120) -> None:
+        """Wait until Airflow has parsed a DAG.
+
+        Raises
+        ------
+        AirflowError
+            When it has not within `timeout_seconds`.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            try:
+                self._request("GET", f"/api/v2/dags/{dag_id}")
+            except AirflowError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+            else:
+                return
+
+    def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
+        """Start a run with Params and return its id."""
+        self.wait_for_dag(dag_id)
+        run = self._request(
+            "POST", f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf}
+        )
+        return str(run["dag_run_id"])
+
+    def wait(
+        self,
+        dag_id: str,
+        run_id: str,
+        timeout_seconds: float,
+        on_progress: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Wait until a run has succeeded; `on_progress` hears of each task that starts.
+
+        Raises
+        ------
+        AirflowError
+            When the run failed, with the end of the failed task's log, or did not end in time.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
+        seen: set[str] = set()
+        while True:
+            state = self._request("GET", path)["state"]
+            for task in self._request("GET", f"{path}/taskInstances")["task_instances"]:
+                if task["start_date"] and task["task_id"] not in seen:
+                    seen.add(task["task_id"])
+                    on_progress(task["task_id"])
+            if state in FINISHED:
+                break
+            if time.monotonic() > deadline:
+                raise AirflowError(f"{dag_id} run {run_id} is {state} after {timeout_seconds:g} s")
+            time.sleep(0.5)
+        if state != "success":
+            raise AirflowError(f"{dag_id} run {run_id} {state}{self._failures(path)}")
+
+    def _failures(self, path: str) -> str:
+        tasks = self._request("GET", f"{path}/taskInstances")["task_instances"]
+        return "".join(
+            f"\ntask {task['task_id']}:\n{self._log_end(path, task)}"
+            for task in tasks
+            if task["state"] == "failed"
+        )
+
+    def _log_end(self, path: str, task: dict[str, Any]) -> str:
+        log = self._request(
+            "GET",
+            f"{path}/taskInstances/{task['task_id']}/logs/{task['try_number']}",
+            headers={"Accept": "application/json"},
+        )
+        lines = [_log_line(entry) for entry in log["content"]]
+        return "\n".join(lines[-15:])
+
+
+def _log_line(entry: dict[str, Any] | str) -> str:
+    if isinstance(entry, str):
+        return entry
+    errors = "".join(
+        f" {detail.get('exc_type')}: {detail.get('exc_value')}"
+        for detail in entry.get("error_detail") or []
+    )
+    return f"{entry.get('event', '')}{errors}"

@@ -1,0 +1,46 @@
+"""The generated passwords and keys of the embedded stack, in a file that only its user can read."""
+
+import base64
+import os
+import secrets
+
+import msgspec
+
+from flead.stack.files import exclusive, write_file
+from flead.stack.home import Home
+
+
+def _password() -> str:
+    return secrets.token_urlsafe(24)
+
+
+def _key() -> str:
+    return secrets.token_urlsafe(64)
+
+
+def _fernet_key() -> str:
+    return base64.urlsafe_b64encode(os.urandom(32)).decode()
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """Every secret of a home. Passwords are URL-safe."""
+
+    postgres_superuser: str = msgspec.field(default_factory=_password)
+    postgres_airflow: str = msgspec.field(default_factory=_password)
+    postgres_flead: str = msgspec.field(default_factory=_password)
+    airflow_admin: str = msgspec.field(default_factory=_password)
+    airflow_viewer: str = msgspec.field(default_factory=_password)
+    airflow_fernet_key: str = msgspec.field(default_factory=_fernet_key)
+    airflow_secret_key: str = msgspec.field(default_factory=_key)
+    airflow_jwt_secret: str = msgspec.field(default_factory=_key)
+
+    @classmethod
+    def of(cls, home: Home) -> "Credentials":
+        """Return the secrets of a home; they are generated and stored at the first call."""
+        with exclusive(home.run / "secrets.lock"):
+            if home.secrets_file.exists():
+                return msgspec.json.decode(home.secrets_file.read_bytes(), type=cls)
+            credentials = cls()
+            content = msgspec.json.format(msgspec.json.encode(credentials)).decode() + "\n"
+            write_file(home.secrets_file, content, mode=0o600)
+            return credentials

@@ -1,0 +1,117 @@
+"""The Python environments: each is made from its hashed lock when it is first needed.
+
+Standard library only: `bin/flead` runs this before any environment exists.
+"""
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from flead.stack.files import exclusive, write_file
+from flead.stack.home import CHECKOUT, Home
+
+BOOTSTRAP = "bootstrap"
+"""Holds uv alone, installed by pip; uv makes the others."""
+NAMES = ("tools", "flink", "airflow")
+Report = Callable[[str], None]
+
+
+class PreparationError(Exception):
+    """An environment could not be made; what the installer said is on the terminal above."""
+
+
+def prepare_environment(home: Home, name: str, report: Report) -> bool:
+    """Make an environment hold what its lock pins, and this checkout.
+
+    A stamp is written last, so that an interrupted preparation is taken up again and a complete one
+    costs nothing.
+
+    Parameters
+    ----------
+    name : str
+        One of `NAMES`.
+    report : callable
+        Receives a line of progress, only when there is something to do.
+
+    Returns
+    -------
+    bool
+        Whether anything had to be done.
+
+    Raises
+    ------
+    PreparationError
+        An installer failed.
+    """
+    if _is_complete(home, name):
+        return False
+    waiting = f"another start prepares the {name} environment; waiting for it"
+    with exclusive(home.envs / f".{name}.lock", lambda: report(waiting)):
+        if _is_complete(home, name):
+            return False
+        if name != BOOTSTRAP:
+            prepare_environment(home, BOOTSTRAP, report)
+        report(f"preparing the {name} environment (once)")
+        if name == BOOTSTRAP:
+            _install_bootstrap(home)
+        else:
+            _install(home, name)
+        write_file(_stamp(home, name), _fingerprint(name), mode=0o644)
+    return True
+
+
+def _is_complete(home: Home, name: str) -> bool:
+    try:
+        return _stamp(home, name).read_text(encoding="ascii") == _fingerprint(name)
+    except FileNotFoundError:
+        return False
+
+
+def _stamp(home: Home, name: str) -> Path:
+    return home.envs / name / "flead-stamp"
+
+
+def _lock(name: str) -> Path:
+    return CHECKOUT / "requirements" / f"{name}.lock"
+
+
+def _fingerprint(name: str) -> str:
+    """Return the hash of all that decides what an environment holds."""
+    parts = (_lock(name).read_bytes(), platform.python_version().encode(), os.fsencode(CHECKOUT))
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def _install_bootstrap(home: Home) -> None:
+    if not home.python(BOOTSTRAP).exists():
+        shutil.rmtree(home.envs / BOOTSTRAP, ignore_errors=True)
+        _run([sys.executable, "-m", "venv", str(home.envs / BOOTSTRAP)])
+    pip = [str(home.python(BOOTSTRAP)), "-m", "pip", "install", "--quiet"]
+    _run([*pip, "--no-deps", "--require-hashes", "-r", str(_lock(BOOTSTRAP))])
+
+
+def _install(home: Home, name: str) -> None:
+    uv = str(home.envs / BOOTSTRAP / "bin" / "uv")
+    if not home.python(name).exists():
+        shutil.rmtree(home.envs / name, ignore_errors=True)
+        _run([uv, "venv", "--quiet", "--python", sys.executable, str(home.envs / name)])
+    install = [uv, "pip", "install", "--no-deps", "--python", str(home.python(name))]
+    _run([*install, "--require-hashes", "--compile-bytecode", "-r", str(_lock(name))])
+    _run([*install, "--editable", str(CHECKOUT)])
+
+
+def _run(command: Sequence[str]) -> None:
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {"PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME"}
+    }
+    # Progress belongs to the terminal: standard output may be read by a program.
+    finished = subprocess.run(command, cwd=CHECKOUT, env=environment, stdout=2, check=False)
+    if finished.returncode != 0:
+        said = f"`{' '.join(command)}` ended with status {finished.returncode}"
+        raise PreparationError(f"{said}; start again to resume")

@@ -1,0 +1,236 @@
+"""Start and stop of the embedded stack."""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from flead.stack import logs, ports, processes
+from flead.stack.environments import prepare_environment
+from flead.stack.files import exclusive, write_file
+from flead.stack.home import Home
+from flead.stack.jars import fetch_jars
+from flead.stack.launch import plan_of
+from flead.stack.postgres import shelter_of
+from flead.stack.service import Service, StackError
+from flead.stack.services import STOP_ORDER, all_services, belongs_to, selected
+from flead.stack.supervision import NAME as SUPERVISOR
+from flead.stack.supervision import ProcessInfo, Supervisor
+
+POLL_SECONDS = 0.2
+# Variables of an interpreter or server around us that would change the servers that we start.
+FOREIGN_PREFIXES = ("PYTHON", "VIRTUAL_ENV", "AIRFLOW", "FLINK_", "JAVA_", "JDK_", "KAFKA_", "PG")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A step that a service has made."""
+
+    subject: str
+    state: str
+    """`preparing`, `starting`, `ready`, `failed`, `stopping` or `stopped`."""
+    seconds: float = 0.0
+    detail: str = ""
+
+
+Report = Callable[[Progress], None]
+
+
+class ServiceFailedError(StackError):
+    """A service died or did not answer in time; the message ends with the end of its log."""
+
+
+def prepare(home: Home, services: Iterable[Service], report: Report) -> None:
+    """Install the environments and fetch the jars that services need; at most once each.
+
+    Raises
+    ------
+    StackError, PreparationError
+        Something could not be had.
+    """
+    needed = list(services)
+    for name in dict.fromkeys(name for service in needed for name in service.environments):
+        prepare_environment(
+            home, name, lambda line: report(Progress("setup", "preparing", 0, line))
+        )
+    for name in dict.fromkeys(name for service in needed for name in service.jars):
+        fetch_jars(home, name, lambda line: report(Progress("setup", "preparing", 0, line)))
+
+
+def up(home: Home, names: Iterable[str], report: Report) -> None:
+    """Start services and return when each answers its own health check.
+
+    What runs already is left alone. Services start as soon as those that they depend on are ready.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Services, or the groups `flink` and `airflow`; none means all.
+
+    Raises
+    ------
+    ServiceFailedError
+        A service died at its start or did not answer; the others keep running.
+    StackError
+        The supervisor could not start, a port is taken, or a preparation failed.
+    """
+    services = all_services(home)
+    wanted = selected(services, names)
+    prepare(home, wanted, report)
+    with exclusive(home.run / "lifecycle.lock"):
+        supervisor = _running_supervisor(home, services, report)
+        _Start(home, supervisor, report).run(wanted)
+
+
+def down(home: Home, report: Report, *, wipe: bool = False) -> None:
+    """Stop everything that belongs to the home, also what lost its supervisor.
+
+    Parameters
+    ----------
+    wipe : bool
+        Also remove data, logs, configuration, ports and secrets; environments and jars stay.
+
+    Raises
+    ------
+    StackError
+        A process outlived its end.
+    """
+    services = all_services(home)
+    with exclusive(home.run / "lifecycle.lock"):
+        supervisor = Supervisor(home)
+        for group in STOP_ORDER:
+            _stop(home, supervisor, _members(services, group), report)
+        supervisor.shut_down()
+        for service in services:
+            if survivors := processes.belonging_to(home, service):
+                raise StackError(f"Processes of {service} outlived their end: {survivors}")
+    if wipe:
+        _wipe(home)
+
+
+class _Start:
+    """One start of several services: a thread for each, which waits for those it depends on."""
+
+    def __init__(self, home: Home, supervisor: Supervisor, report: Report) -> None:
+        self._home = home
+        self._supervisor = supervisor
+        self._report = report
+        self._given_up = threading.Event()
+
+    def run(self, services: list[Service]) -> None:
+        ready: dict[str, Future[None]] = {}
+        with ThreadPoolExecutor(max_workers=len(services)) as pool:
+            try:
+                for service in services:
+                    dependencies = [ready[name] for name in service.depends_on]
+                    ready[service.name] = pool.submit(self._bring_up, service, dependencies)
+                for future in ready.values():
+                    future.result()
+            except BaseException:
+                self._given_up.set()
+                raise
+
+    def _bring_up(self, service: Service, dependencies: list[Future[None]]) -> None:
+        for dependency in dependencies:
+            dependency.result()
+        began = time.monotonic()
+        if not self._supervisor.info(service.name).is_up:
+            self._start(service)
+        self._wait_until_healthy(service)
+        service.on_ready()
+        address = "" if service.port is None else f"{ports.HOST}:{service.port}"
+        self._report(Progress(service.name, "ready", time.monotonic() - began, address))
+
+    def _start(self, service: Service) -> None:
+        self._report(Progress(service.name, "starting"))
+        processes.end(self._home, service.name, service.stop_signal, service.stop_seconds)
+        service.prepare()
+        service.cwd.mkdir(parents=True, exist_ok=True)
+        if service.port is not None and not ports.is_free(service.port):
+            raise StackError(
+                f"Port {service.port} of {service.name} is taken by another program: end it, or "
+                f"change the port in {self._home.ports_file}"
+            )
+        write_file(self._home.plan_file(service.name), plan_of(service))
+        self._supervisor.start_service(service.name)
+
+    def _wait_until_healthy(self, service: Service) -> None:
+        deadline = time.monotonic() + service.start_seconds
+        first_pid = None
+        while not self._given_up.is_set():
+            info = self._supervisor.info(service.name)
+            first_pid = first_pid or info.pid
+            if info.state not in {"STARTING", "RUNNING"} or info.pid != first_pid:
+                raise self._failure(service, info, "died while starting")
+            if service.is_healthy(info.started_at):
+                return
+            if time.monotonic() > deadline:
+                waited = f"did not answer within {service.start_seconds} s"
+                raise self._failure(service, info, waited)
+            time.sleep(POLL_SECONDS)
+
+    def _failure(self, service: Service, info: ProcessInfo, what: str) -> ServiceFailedError:
+        self._supervisor.stop_service(service.name)
+        self._report(Progress(service.name, "failed", 0, what))
+        log = self._home.log_file(service.name)
+        tail = "\n".join(logs.tail(log, 30))
+        return ServiceFailedError(
+            f"{service.name} {what} ({info.description}). The end of {log}:\n{tail}"
+        )
+
+
+def _running_supervisor(home: Home, services: dict[str, Service], report: Report) -> Supervisor:
+    """Return a supervisor that answers; when it is new, nothing from before it still runs."""
+    supervisor = Supervisor(home)
+    if supervisor.is_running():
+        return supervisor
+    for group in STOP_ORDER:
+        _end_leftovers(home, _members(services, group), report)
+    processes.end(home, SUPERVISOR)
+    for folder in (home.data, home.logs, home.models):
+        folder.mkdir(parents=True, exist_ok=True)
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_PREFIXES)
+    }
+    supervisor.start(services.values(), inherited | home.variables)
+    return supervisor
+
+
+def _members(services: dict[str, Service], group: str) -> list[Service]:
+    return [service for service in services.values() if belongs_to(service.name, group)]
+
+
+def _stop(home: Home, supervisor: Supervisor, services: list[Service], report: Report) -> None:
+    """Stop services side by side, then end what they left."""
+
+    def stop(service: Service) -> None:
+        if not supervisor.info(service.name).is_up:
+            return
+        began = time.monotonic()
+        report(Progress(service.name, "stopping"))
+        supervisor.stop_service(service.name)
+        report(Progress(service.name, "stopped", time.monotonic() - began))
+
+    if supervisor.is_running():
+        with ThreadPoolExecutor(max_workers=len(services)) as pool:
+            list(pool.map(stop, services))
+    _end_leftovers(home, services, report)
+
+
+def _end_leftovers(home: Home, services: list[Service], report: Report) -> None:
+    for service in services:
+        if processes.belonging_to(home, service.name):
+            began = time.monotonic()
+            killed = processes.end(home, service.name, service.stop_signal, service.stop_seconds)
+            detail = f"it had lost its supervisor; {killed} processes killed"
+            report(Progress(service.name, "stopped", time.monotonic() - began, detail))
+
+
+def _wipe(home: Home) -> None:
+    for folder in (home.data, home.config, home.logs, home.run, shelter_of(home)):
+        shutil.rmtree(folder, ignore_errors=True)
+    for file in (home.ports_file, home.secrets_file):
+        file.unlink(missing_ok=True)

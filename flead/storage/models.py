@@ -1,0 +1,213 @@
+"""Global model versions and the head of each feature schema (`federated_models`, `model_head`)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from psycopg2.extras import execute_values
+
+from flead.contracts.messages import GlobalModel, Metrics, ModelStatus, Moments
+from flead.storage.connection import Cursor
+from flead.storage.copying import Jsonb, copy_rows
+from flead.storage.times import from_milliseconds, to_milliseconds
+
+
+class HeadMovedError(Exception):
+    """Another version became the head since its parent was read; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A version with what its message does not carry.
+
+    `input_offsets` maps each partition of the raw topic to the highest offset that the version or an
+    ancestor was trained on; `options` are those of its strategy.
+    """
+
+    model: GlobalModel
+    options: Mapping[str, Any]
+    input_offsets: Mapping[int, int]
+    hyperparameters_revision: int
+    artifact_path: str
+    artifact_sha256: str
+
+
+_COLUMNS: Final = (
+    "version",
+    "parent_version",
+    "restored_version",
+    "status",
+    "aggregation_round",
+    "feature_schema",
+    "feature_names",
+    "weights",
+    "intercept",
+    "standardizer",
+    "strategy",
+    "num_devices",
+    "num_updates",
+    "total_samples",
+    "parent_accuracy",
+    "parent_loss",
+    "created_at",
+    "options",
+    "input_offsets",
+    "hyperparameters_revision",
+    "artifact_path",
+    "artifact_sha256",
+)
+
+
+def insert_model(cursor: Cursor, stored: StoredModel) -> None:
+    """Store a new version; a promoted one is promoted as of its timestamp."""
+    model = stored.model
+    created_at = from_milliseconds(model.timestamp)
+    row = (
+        model.version,
+        model.parent_version,
+        model.restored_version,
+        model.status,
+        model.aggregation_round,
+        model.feature_schema,
+        model.feature_names,
+        model.weights,
+        model.intercept,
+        Jsonb(model.standardizer),
+        model.strategy,
+        model.num_devices,
+        model.num_updates,
+        model.total_samples,
+        model.global_accuracy,
+        model.global_loss,
+        created_at,
+        Jsonb(stored.options),
+        Jsonb(stored.input_offsets),
+        stored.hyperparameters_revision,
+        stored.artifact_path,
+        stored.artifact_sha256,
+        created_at if model.status is ModelStatus.PROMOTED else None,
+    )
+    copy_rows(cursor, "federated_models", (*_COLUMNS, "promoted_at"), [row])
+
+
+def _from_row(row: Sequence[Any]) -> StoredModel:
+    value = dict(zip(_COLUMNS, row, strict=True))
+    model = GlobalModel(
+        version=value["version"],
+        parent_version=value["parent_version"],
+        restored_version=value["restored_version"],
+        status=ModelStatus(value["status"]),
+        aggregation_round=value["aggregation_round"],
+        feature_schema=value["feature_schema"],
+        feature_names=value["feature_names"],
+        weights=value["weights"],
+        intercept=value["intercept"],
+        standardizer=msgspec.convert(value["standardizer"], Moments),
+        strategy=value["strategy"],
+        num_devices=value["num_devices"],
+        num_updates=value["num_updates"],
+        total_samples=value["total_samples"],
+        global_accuracy=value["parent_accuracy"],
+        global_loss=value["parent_loss"],
+        timestamp=to_milliseconds(value["created_at"]),
+    )
+    return StoredModel(
+        model=model,
+        options=value["options"],
+        input_offsets={int(key): offset for key, offset in value["input_offsets"].items()},
+        hyperparameters_revision=value["hyperparameters_revision"],
+        artifact_path=value["artifact_path"],
+        artifact_sha256=value["artifact_sha256"],
+    )
+
+
+def models(cursor: Cursor, versions: Iterable[int]) -> dict[int, StoredModel]:
+    """The stored ones of `versions`, by version."""
+    cursor.execute(
+        f"SELECT {', '.join(_COLUMNS)} FROM federated_models WHERE version = ANY(%s)",  # noqa: S608 - constants
+        (list(versions),),
+    )
+    stored = map(_from_row, cursor.fetchall())
+    return {each.model.version: each for each in stored}
+
+
+def newest_version(cursor: Cursor) -> int:
+    """The highest version number over all schemas; 0 when there is none."""
+    cursor.execute("SELECT coalesce(max(version), 0) FROM federated_models")
+    return int(cursor.fetchall()[0][0])
+
+
+def head(cursor: Cursor, feature_schema: str) -> int | None:
+    """The version that devices of a schema should use, None before the first."""
+    cursor.execute(
+        "SELECT version FROM model_head WHERE feature_schema = %s", (feature_schema,)
+    )
+    row = cursor.fetchone()
+    return None if row is None else int(row[0])
+
+
+def newest_head(cursor: Cursor) -> tuple[str, int] | None:
+    """Feature schema and version of the head with the highest version."""
+    cursor.execute("SELECT feature_schema, version FROM model_head ORDER BY version DESC LIMIT 1")
+    row = cursor.fetchone()
+    return None if row is None else (row[0], row[1])
+
+
+def advance_head(
+    cursor: Cursor, feature_schema: str, expected: int | None, version: int
+) -> None:
+    """Make `version` the head of its schema if `expected` still is (compare and set).
+
+    Raises
+    ------
+    HeadMovedError
+        When the head is another one; the caller's transaction should roll back.
+    """
+    if expected is None:
+        cursor.execute(
+            """
+            INSERT INTO model_head (feature_schema, version) VALUES (%s, %s)
+            ON CONFLICT (feature_schema) DO NOTHING
+            """,
+            (feature_schema, version),
+        )
+    else:
+        cursor.execute(
+            "UPDATE model_head SET version = %s WHERE feature_schema = %s AND version = %s",
+            (version, feature_schema, expected),
+        )
+    if cursor.rowcount != 1:
+        raise HeadMovedError(
+            f"version {version} was made from head {expected} of schema {feature_schema}, "
+            f"which is {head(cursor, feature_schema)} now; aggregate the round again"
+        )
+
+
+def add_metrics(cursor: Cursor, sums: Iterable[Metrics]) -> None:
+    """Add sums to the versions that they scored; each version at most once in `sums`.
+
+    Versions that are not stored are left out: a device may name any number.
+    """
+    rows = [
+        (each.version, each.rows, each.log_loss_sum, each.tp, each.fp, each.tn, each.fn)
+        for each in sums
+    ]
+    if not rows:
+        return
+    execute_values(
+        cursor,
+        """
+        UPDATE federated_models AS model
+        SET metrics_rows = metrics_rows + more.rows,
+            metrics_log_loss_sum = metrics_log_loss_sum + more.log_loss_sum,
+            metrics_tp = metrics_tp + more.tp,
+            metrics_fp = metrics_fp + more.fp,
+            metrics_tn = metrics_tn + more.tn,
+            metrics_fn = metrics_fn + more.fn
+        FROM (VALUES %s) AS more (version, rows, log_loss_sum, tp, fp, tn, fn)
+        WHERE model.version = more.version
+        """,
+        rows,
+        page_size=len(rows),
+    )

@@ -1,0 +1,87 @@
+"""Messages that leave the database for Kafka, written in the transaction that decides them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from flead.storage.connection import Cursor
+
+from flead.storage.copying import copy_rows
+
+
+class OutboxState(StrEnum):
+    """`held` waits for a release, `ready` for the publisher."""
+
+    HELD = "held"
+    READY = "ready"
+    PUBLISHED = "published"
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxMessage:
+    """A message on its way to Kafka; `value` is JSON text."""
+
+    topic: str
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedMessage:
+    """A stored message and its place in the order."""
+
+    id: int
+    message: OutboxMessage
+
+
+def add(
+    cursor: Cursor,
+    messages: Iterable[OutboxMessage],
+    state: OutboxState = OutboxState.READY,
+) -> int:
+    """Queue `messages` in the given order and return how many there were."""
+    return copy_rows(
+        cursor,
+        "outbox",
+        ("topic", "key", "value", "state"),
+        ((message.topic, message.key, message.value, state) for message in messages),
+    )
+
+
+def release(cursor: Cursor, ids: Sequence[int]) -> int:
+    """Make held messages ready; returns how many of `ids` were held."""
+    cursor.execute(
+        "UPDATE outbox SET state = 'ready' WHERE id = ANY(%s) AND state = 'held'", (list(ids),)
+    )
+    return cursor.rowcount
+
+
+def next_ready(cursor: Cursor, limit: int) -> list[QueuedMessage]:
+    """The first `limit` messages to publish, in id order.
+
+    A ready message waits while one of its topic and key with a lower id is held: the order of a key
+    is the order of the ids.
+    """
+    cursor.execute(
+        """
+        SELECT ready.id, ready.topic, ready.key, ready.value
+        FROM outbox AS ready
+        WHERE ready.state = 'ready' AND NOT EXISTS (
+            SELECT FROM outbox AS held
+            WHERE held.state = 'held' AND held.topic = ready.topic
+                AND held.key = ready.key AND held.id < ready.id
+        )
+        ORDER BY ready.id
+        LIMIT %s
+        """,
+        (limit,),
+    )
+    return [QueuedMessage(row[0], OutboxMessage(*row[1:])) for row in cursor.fetchall()]
+
+
+def mark_published(cursor: Cursor, ids: Sequence[int]) -> None:
+    """Record that Kafka has acknowledged the messages `ids`."""
+    cursor.execute(
+        "UPDATE outbox SET state = 'published', published_at = now() WHERE id = ANY(%s)",
+        (list(ids),),
+    )

@@ -1,0 +1,255 @@
+"""Local updates as rounds read and judge them (`local_models`, `device_moments`)."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+
+from flead.contracts.messages import (
+    ClosedBy,
+    LabelSource,
+    LocalUpdate,
+    Metrics,
+    Moments,
+    UpdateStatus,
+)
+from flead.storage.connection import Cursor
+from flead.storage.copying import Jsonb, copy_rows
+from flead.storage.times import from_milliseconds, to_milliseconds
+
+
+class JudgedAs(StrEnum):
+    """What a round made of an update."""
+
+    PENDING = "pending"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    SUPERSEDED = "superseded"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadUpdate:
+    """An update and its place in Kafka; `timestamp` is the record's, in milliseconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    update: LocalUpdate
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a round made of one update; `weight` is its share in the new model, 0 to 1."""
+
+    read: ReadUpdate
+    status: JudgedAs
+    reason: str | None = None
+    weight: float | None = None
+
+
+_POSITION: Final = ("kafka_topic", "kafka_partition", "kafka_offset", "kafka_timestamp")
+_MOMENTS: Final = ("moments_count", "moments_mean", "moments_m2")
+_METRICS: Final = ("global_metrics", "candidate_metrics", "personalized_metrics")
+_TIMES: Final = ("window_start", "window_end", "timestamp")
+_PLAIN: Final = (
+    "device_id",
+    "model_version",
+    "base_version",
+    "feature_schema",
+    "trained",
+    "samples_processed",
+    "weights",
+    "intercept",
+    "accuracy",
+    "rows",
+    "rows_labelled",
+    "rows_pseudo_labelled",
+    "input_partition",
+    "first_offset",
+    "last_offset",
+    "learning_rate",
+    "hyperparameters_revision",
+    "trial",
+)
+_COLUMNS: Final = (
+    *_POSITION,
+    *_PLAIN,
+    *_MOMENTS,
+    *_METRICS,
+    *_TIMES,
+    "training_status",
+    "label_source",
+    "closed_by",
+    "offset_sum",
+)
+
+
+def insert_updates(cursor: Cursor, aggregation_round: int, read: Iterable[ReadUpdate]) -> int:
+    """Store the updates of a round as pending; returns how many."""
+    return copy_rows(
+        cursor,
+        "local_models",
+        ("aggregation_round", *_COLUMNS),
+        ((aggregation_round, *_to_row(each)) for each in read),
+    )
+
+
+def _to_row(read: ReadUpdate) -> Iterator[object]:
+    update = read.update
+    yield from (read.topic, read.partition, read.offset, from_milliseconds(read.timestamp))
+    for name in _PLAIN:
+        yield getattr(update, name)
+    yield from (update.moments.count, update.moments.mean, update.moments.m2)
+    for name in _METRICS:
+        metrics = getattr(update, name)
+        yield None if metrics is None else Jsonb(metrics)
+    for name in _TIMES:
+        yield from_milliseconds(getattr(update, name))
+    yield from (update.status, update.label_source, update.closed_by, update.offset_sum)
+
+
+def _from_row(row: Sequence[Any]) -> ReadUpdate:
+    value = dict(zip(_COLUMNS, row, strict=True))
+    update = LocalUpdate(
+        **{name: value[name] for name in _PLAIN},
+        moments=Moments(*(value[name] for name in _MOMENTS)),
+        **{
+            name: None if value[name] is None else msgspec.convert(value[name], Metrics)
+            for name in _METRICS
+        },
+        **{name: to_milliseconds(value[name]) for name in _TIMES},
+        status=UpdateStatus(value["training_status"]),
+        label_source=LabelSource(value["label_source"]),
+        closed_by=ClosedBy(value["closed_by"]),
+        offset_sum=int(value["offset_sum"]),
+    )
+    topic, partition, offset, timestamp = (value[name] for name in _POSITION)
+    return ReadUpdate(topic, partition, offset, to_milliseconds(timestamp), update)
+
+
+def updates_of_round(cursor: Cursor, aggregation_round: int) -> list[ReadUpdate]:
+    """All updates of a round in (partition, offset) order, equal to what was read."""
+    cursor.execute(
+        f"""
+        SELECT {", ".join(_COLUMNS)} FROM local_models WHERE aggregation_round = %s
+        ORDER BY kafka_partition, kafka_offset
+        """,  # noqa: S608 - the columns are constants of this module
+        (aggregation_round,),
+    )
+    return [_from_row(row) for row in cursor.fetchall()]
+
+
+def record_judgements(
+    cursor: Cursor, aggregation_round: int, judgements: Sequence[Judgement]
+) -> None:
+    """Write status, reason and weight of the updates of a round.
+
+    Raises
+    ------
+    LookupError
+        When one of the updates is not stored with this round.
+    """
+    if not judgements:
+        return
+    timestamps = [from_milliseconds(each.read.timestamp) for each in judgements]
+    cursor.execute(
+        # The range of times spares TimescaleDB the chunks of other rounds.
+        """
+        UPDATE local_models AS stored
+        SET status = judged.status, reject_reason = judged.reason,
+            aggregation_weight = judged.weight
+        FROM unnest(
+            %s::int[], %s::bigint[], %s::text[], %s::text[], %s::double precision[]
+        ) AS judged (kafka_partition, kafka_offset, status, reason, weight)
+        WHERE stored.aggregation_round = %s
+            AND stored.kafka_timestamp BETWEEN %s AND %s
+            AND stored.kafka_partition = judged.kafka_partition
+            AND stored.kafka_offset = judged.kafka_offset
+        """,
+        (
+            [each.read.partition for each in judgements],
+            [each.read.offset for each in judgements],
+            [each.status.value for each in judgements],
+            [each.reason for each in judgements],
+            [each.weight for each in judgements],
+            aggregation_round,
+            min(timestamps),
+            max(timestamps),
+        ),
+    )
+    if cursor.rowcount != len(judgements):
+        raise LookupError(
+            f"round {aggregation_round} holds {cursor.rowcount} of {len(judgements)} judged updates"
+        )
+
+
+def record_newest_moments(cursor: Cursor, aggregation_round: int) -> None:
+    """Keep the newest moments of each device among the accepted updates of a round."""
+    cursor.execute(
+        """
+        INSERT INTO device_moments AS known (
+            feature_schema, device_id, aggregation_round, kafka_partition, kafka_offset,
+            kafka_timestamp, moments_count, moments_mean, moments_m2
+        )
+        SELECT DISTINCT ON (feature_schema, device_id)
+            feature_schema, device_id, aggregation_round, kafka_partition, kafka_offset,
+            kafka_timestamp, moments_count, moments_mean, moments_m2
+        FROM local_models
+        WHERE aggregation_round = %s AND status = 'accepted'
+        ORDER BY feature_schema, device_id, kafka_offset DESC
+        ON CONFLICT (feature_schema, device_id) DO UPDATE SET
+            aggregation_round = excluded.aggregation_round,
+            kafka_partition = excluded.kafka_partition,
+            kafka_offset = excluded.kafka_offset,
+            kafka_timestamp = excluded.kafka_timestamp,
+            moments_count = excluded.moments_count,
+            moments_mean = excluded.moments_mean,
+            moments_m2 = excluded.moments_m2
+        """,
+        (aggregation_round,),
+    )
+
+
+def newest_moments(cursor: Cursor, feature_schema: str) -> list[Moments]:
+    """The newest accepted moments of every device of a schema, in the order of their ids."""
+    cursor.execute(
+        """
+        SELECT moments_count, moments_mean, moments_m2 FROM device_moments
+        WHERE feature_schema = %s ORDER BY device_id COLLATE "C"
+        """,
+        (feature_schema,),
+    )
+    return [Moments(*row) for row in cursor.fetchall()]
+
+
+def newest_moments_as_of(
+    cursor: Cursor, feature_schema: str, aggregation_round: int
+) -> list[Moments]:
+    """What `newest_moments` gave when `aggregation_round` was aggregated.
+
+    Exact for every device of which `local_models` still holds the update that was newest then, or
+    that sent none since.
+    """
+    cursor.execute(
+        """
+        SELECT DISTINCT ON (device_id COLLATE "C") moments_count, moments_mean, moments_m2
+        FROM (
+            SELECT device_id, aggregation_round, kafka_offset,
+                moments_count, moments_mean, moments_m2
+            FROM device_moments
+            WHERE feature_schema = %(schema)s AND aggregation_round <= %(round)s
+            UNION ALL
+            SELECT device_id, aggregation_round, kafka_offset,
+                moments_count, moments_mean, moments_m2
+            FROM local_models
+            WHERE feature_schema = %(schema)s AND aggregation_round <= %(round)s
+                AND status = 'accepted'
+        ) AS known
+        ORDER BY device_id COLLATE "C", aggregation_round DESC, kafka_offset DESC
+        """,
+        {"schema": feature_schema, "round": aggregation_round},
+    )
+    return [Moments(*row) for row in cursor.fetchall()]

@@ -1,0 +1,27 @@
+"""What can go wrong between Airflow and Flink."""
+
+
+class FlinkRestError(RuntimeError):
+    """Flink refused a request.
+
+    Attributes
+    ----------
+    status_code : int
+        HTTP status of the answer.
+    """
+
+    def __init__(self, message: str, status_code: int) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+
+
+class FlinkJobNotFoundError(FlinkRestError):
+    """The JobManager does not know the job: it never ran, or the JobManager was restarted."""
+
+
+class FlinkSubmissionError(FlinkRestError):
+    """The job's script failed or Flink refused what it submitted; the traceback is the message."""
+
+
+class FlinkDuplicateJobError(FlinkSubmissionError):
+    """A job of that id was submitted before, whatever became of it."""

@@ -1,0 +1,337 @@
+"""Flink's REST API as an Airflow hook."""
+
+import ssl
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import httpx
+import msgspec
+import tenacity
+from airflow.sdk import BaseHook, Connection
+
+from flead_airflow.flink.errors import (
+    FlinkDuplicateJobError,
+    FlinkJobNotFoundError,
+    FlinkRestError,
+    FlinkSubmissionError,
+)
+from flead_airflow.flink.responses import (
+    Checkpoints,
+    ConfigEntry,
+    Jars,
+    JarUpload,
+    Job,
+    JobExceptions,
+    JobsOverview,
+    JobSummary,
+    RefusedRequest,
+    SavepointStatus,
+)
+
+PYTHON_DRIVER: Final = "org.apache.flink.client.python.PythonDriver"
+DUPLICATE_MARKS: Final = (
+    "DuplicateJobSubmissionException",
+    "DuplicateApplicationSubmissionException",
+)
+LOG_TAIL_LINES: Final = 5_000
+REQUEST_TIMEOUT: Final = httpx.Timeout(30.0, connect=10.0)
+SUBMISSION_TIMEOUT: Final = httpx.Timeout(180.0, connect=10.0)
+"""A submission is answered when the script has ended, seconds later."""
+JAVA_FRAMES: Final = ("\tat ", "\t...")
+
+Answer = TypeVar("Answer")
+
+
+def _is_transient(error: BaseException) -> bool:
+    return isinstance(error, httpx.TransportError) or (
+        isinstance(error, FlinkRestError) and error.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
+    )
+
+
+_retried = tenacity.retry(
+    retry=tenacity.retry_if_exception(_is_transient),
+    wait=tenacity.wait_exponential_jitter(multiplier=0.25, max=5),
+    stop=tenacity.stop_after_attempt(5),
+    reraise=True,
+)
+
+
+class FlinkRestHook(BaseHook):
+    """Talk to the JobManager of a session cluster.
+
+    Every call is retried on connection errors and 5xx answers. Repeating a submission or a stop is
+    safe, because the caller chooses the job id and the trigger id.
+
+    Parameters
+    ----------
+    flink_conn_id : str
+        Connection of type `http`: `schema` is `http` or `https`, `login` and `password` are sent as
+        basic auth. Extra: `python_jar` (path of `flink-python-*.jar`), and for TLS `verify` (false
+        to accept any certificate), `ca_file`, `cert_file` and `key_file`.
+    connection : Connection, optional
+        Used in place of a look-up of `flink_conn_id`, for callers inside an event loop.
+    python_jar : str, optional
+        Path of `flink-python-*.jar`; the connection's extra is the default.
+    """
+
+    conn_name_attr = "flink_conn_id"
+    default_conn_name = "flink_default"
+    conn_type = "http"
+    hook_name = "Flink REST"
+
+    def __init__(
+        self,
+        flink_conn_id: str = default_conn_name,
+        *,
+        connection: Connection | None = None,
+        python_jar: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.flink_conn_id = flink_conn_id
+        self._connection = connection
+        self._python_jar = python_jar
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.client.close()
+
+    @cached_property
+    def connection(self) -> Connection:
+        """The Airflow connection."""
+        return self._connection or self.get_connection(self.flink_conn_id)
+
+    @cached_property
+    def client(self) -> httpx.Client:
+        """HTTP client with address, authentication and TLS of the connection."""
+        connection, extra = self.connection, self.connection.extra_dejson
+        host = connection.host or "127.0.0.1"
+        base = host if "://" in host else f"{connection.schema or 'http'}://{host}"
+        url = httpx.URL(base)
+        if connection.port:
+            url = url.copy_with(port=connection.port)
+        auth = (connection.login, connection.password or "") if connection.login else None
+        verify = tls_context(extra) if url.scheme == "https" else False
+        return httpx.Client(base_url=url, auth=auth, verify=verify)
+
+    def get_conn(self) -> httpx.Client:
+        """Return the HTTP client."""
+        return self.client
+
+    @_retried
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Mapping[str, object] | None = None,
+        params: Mapping[str, str] | None = None,
+        files: Mapping[str, tuple[str, bytes, str]] | None = None,
+        timeout: httpx.Timeout = REQUEST_TIMEOUT,
+    ) -> bytes:
+        response = self.client.request(
+            method, path, json=json, params=params, files=files, timeout=timeout
+        )
+        if response.is_success:
+            return response.content
+        status, reason = response.status_code, _reason(response.content)
+        message = f"{method} {response.url}: HTTP {status}: {reason}"
+        if status == httpx.codes.NOT_FOUND and path.startswith("/jobs/"):
+            raise FlinkJobNotFoundError(message, status)
+        raise FlinkRestError(message, status)
+
+    def _get(self, path: str, answer: type[Answer]) -> Answer:
+        return msgspec.json.decode(self._request("GET", path), type=answer)
+
+    def jobs(self) -> list[JobSummary]:
+        """List the jobs that the JobManager knows, ended ones included."""
+        return self._get("/jobs/overview", JobsOverview).jobs
+
+    def job(self, job_id: str) -> Job:
+        """State of a job and of its vertices.
+
+        Raises
+        ------
+        FlinkJobNotFoundError
+            When the JobManager does not know it.
+        """
+        return self._get(f"/jobs/{job_id}", Job)
+
+    def find_job(self, job_id: str) -> Job | None:
+        """Like `job`, but None for a job that the JobManager does not know."""
+        try:
+            return self.job(job_id)
+        except FlinkJobNotFoundError:
+            return None
+
+    def checkpoints(self, job_id: str) -> Checkpoints:
+        """Count the checkpoints of a job; name the newest, the savepoint and what was restored."""
+        return self._get(f"/jobs/{job_id}/checkpoints", Checkpoints)
+
+    def exceptions(self, job_id: str) -> JobExceptions:
+        """Failures of a job, newest first."""
+        return self._get(f"/jobs/{job_id}/exceptions", JobExceptions)
+
+    def configuration(self) -> dict[str, str]:
+        """Read the settings of the JobManager, such as `execution.checkpointing.dir`."""
+        entries = self._get("/jobmanager/config", list[ConfigEntry])
+        return {entry.key: entry.value for entry in entries}
+
+    def upload_python_jar(self) -> str:
+        """Upload `flink-python-*.jar`, unless the JobManager holds it, and return its id.
+
+        Raises
+        ------
+        ValueError
+            When neither the hook nor the connection says where the jar is.
+        """
+        path = self._python_jar or self.connection.extra_dejson.get("python_jar")
+        if not path:
+            raise ValueError(
+                f"connection {self.flink_conn_id} has no `python_jar` in its extra:"
+                " the path of flink-python-*.jar, which is in opt/ of Flink"
+            )
+        jar = Path(path)
+        held = [file for file in self._get("/jars", Jars).files if file.name == jar.name]
+        if held:
+            return max(held, key=lambda file: file.uploaded).id
+        content = self._request(
+            "POST",
+            "/jars/upload",
+            files={"jarfile": (jar.name, jar.read_bytes(), "application/x-java-archive")},
+        )
+        return PurePosixPath(msgspec.json.decode(content, type=JarUpload).filename).name
+
+    def run_python_job(
+        self,
+        job_id: str,
+        script: str,
+        arguments: Sequence[str] = (),
+        *,
+        parallelism: int = 1,
+        savepoint_path: str | None = None,
+        allow_non_restored_state: bool = False,
+        configuration: Mapping[str, str] | None = None,
+    ) -> None:
+        """Run a PyFlink script, which submits one job under the id `job_id` (32 hex digits).
+
+        `script` is a path on the JobManager's machine. Flink accepts an id once, also after the job
+        has ended; after a JobManager restarted without HA it accepts it again.
+
+        Raises
+        ------
+        FlinkDuplicateJobError
+            When the id was used before.
+        FlinkSubmissionError
+            When the script failed or what it submitted was refused, with its Python traceback.
+        """
+        body = {
+            "entryClass": PYTHON_DRIVER,
+            "jobId": job_id,
+            "parallelism": parallelism,
+            "programArgsList": ["-py", script, *arguments],
+            "savepointPath": savepoint_path,
+            "allowNonRestoredState": allow_non_restored_state,
+            "flinkConfiguration": dict(configuration or {}),
+        }
+        jar = self.upload_python_jar()
+        try:
+            self._request("POST", f"/jars/{jar}/run", json=body, timeout=SUBMISSION_TIMEOUT)
+        except FlinkRestError as error:
+            if error.status_code != httpx.codes.BAD_REQUEST:
+                raise
+            output = self.python_output()
+            duplicate = any(mark in f"{error}{output}" for mark in DUPLICATE_MARKS)
+            kind = FlinkDuplicateJobError if duplicate else FlinkSubmissionError
+            raise kind(f"{error}\n{output}", error.status_code) from None
+
+    def python_output(self) -> str:
+        """Read what the newest script wrote, without frames of Java.
+
+        It comes from the JobManager's log, because Flink leaves it out of its answers.
+        """
+        with self.client.stream("GET", "/jobmanager/log") as response:
+            lines = deque(response.iter_lines(), maxlen=LOG_TAIL_LINES)
+        return script_output(lines)
+
+    def cancel(self, job_id: str) -> None:
+        """Cancel a job without a savepoint; its retained checkpoints stay.
+
+        A job that has ended or that the JobManager does not know is left as it is.
+        """
+        try:
+            self._request("PATCH", f"/jobs/{job_id}", params={"mode": "cancel"})
+        except FlinkJobNotFoundError:
+            self.log.info("Flink does not know job %s: nothing to cancel", job_id)
+        except FlinkRestError as error:
+            if error.status_code != httpx.codes.CONFLICT:
+                raise
+            self.log.info("Job %s has ended: nothing to cancel", job_id)
+
+    def stop_with_savepoint(
+        self, job_id: str, trigger_id: str, *, target_directory: str | None = None
+    ) -> None:
+        """Ask for a savepoint and a stop, which `savepoint` follows by `trigger_id`.
+
+        `trigger_id` is 32 hex digits that the caller chooses.
+
+        Repeating the request starts no second savepoint.
+        """
+        body = {
+            "drain": False,
+            "formatType": "CANONICAL",
+            "triggerId": trigger_id,
+            "targetDirectory": target_directory,
+        }
+        self._request("POST", f"/jobs/{job_id}/stop", json=body)
+
+    def savepoint(self, job_id: str, trigger_id: str) -> SavepointStatus:
+        """State of a savepoint that was asked for."""
+        return self._get(f"/jobs/{job_id}/savepoints/{trigger_id}", SavepointStatus)
+
+
+def tls_context(extra: Mapping[str, Any]) -> ssl.SSLContext | bool:
+    """TLS settings of a connection's extra; False accepts any certificate."""
+    if extra.get("verify") is False:
+        return False
+    context = ssl.create_default_context(cafile=extra.get("ca_file"))
+    if extra.get("cert_file"):
+        context.load_cert_chain(extra["cert_file"], extra.get("key_file"))
+    return context
+
+
+def script_output(log: Iterable[str]) -> str:
+    """Lines that the newest script wrote, out of a JobManager's log and without frames of Java."""
+    output: list[str] = []
+    running = False
+    for line in log:
+        if "Python Process Started" in line:
+            output, running = [], True
+        elif "Python Process Exited" in line:
+            running = False
+        elif running and "PythonDriver" in line:
+            text = line.partition("] - ")[2]
+            if not text.startswith(JAVA_FRAMES):
+                output.append(text)
+    return "\n".join(output).strip()
+
+
+def _reason(content: bytes) -> str:
+    """First line of each error of an answer, and the root cause."""
+    try:
+        errors = msgspec.json.decode(content, type=RefusedRequest).errors
+    except msgspec.DecodeError:
+        return content.decode(errors="replace")[:500]
+    lines = [line for error in errors for line in error.splitlines()]
+    causes = [line for line in lines if line.startswith("Caused by: ")]
+    return "; ".join([*lines[:1], *causes[-1:]])

@@ -1,0 +1,409 @@
+"""Train a model for each device on its own stream.
+
+    telemetry ─► decode and pack ─► key by bucket ─┐
+                                                   ├─► train ─► updates, anomalies, dead letters
+    global models, control ─► broadcast ───────────┘
+
+Rows meet keyed state packed by *bucket*, the CRC-32 of the device modulo `buckets`: one record and
+one state value hold the rows and models of many devices, because each crossing between the JVM and
+Python costs more than training a window. Nothing outside this file knows of buckets.
+"""
+
+import argparse
+import zlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import pandas as pd
+from pyflink.common import Configuration, Row, Types
+from pyflink.datastream import CheckpointingMode, DataStream, StreamExecutionEnvironment
+from pyflink.datastream.functions import (
+    KeyedBroadcastProcessFunction,
+    RuntimeContext,
+)
+from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
+from pyflink.table import DataTypes, StreamTableEnvironment
+from pyflink.table.udf import FunctionContext, ScalarFunction, udf
+
+from flead.contracts.deployment import MAX_PARALLELISM, TrainingDeployment
+from flead.contracts.messages import DeadLetterReason, GlobalModel, TrainingControl
+from flead.contracts.schema import feature_schema
+from flead.contracts.topics import Topic, dead_letter_topic
+from flead.features.decoding import dead_letter, decode_telemetry
+from flead.features.rows import RowBatch
+from flead.learning.trainer import FleetState, LocalTrainer, Outcome
+
+ROWS: Final = 0
+DEAD_LETTERS: Final = 1
+TICK_MS: Final = 1_000
+"""How late a window may close after its time: the granularity of a bucket's timer."""
+
+BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
+OUTPUT = Types.ROW_NAMED(["topic", "k", "v"], [Types.STRING(), Types.STRING(), BYTES])
+BROADCAST = MapStateDescriptor("fleet", Types.STRING(), BYTES)
+
+
+def bucket_of(device_id: str, buckets: int) -> int:
+    """Return the bucket of a device: stable over processes and Python versions."""
+    return zlib.crc32(device_id.encode()) % buckets
+
+
+def pack_rows(bucket: int, batch: RowBatch) -> bytes:
+    """Encode the rows of one bucket: 2 bytes of bucket, then msgpack of the arrays' bytes."""
+    body = msgspec.msgpack.encode((
+        ROWS,
+        batch.devices,
+        batch.device_index.tobytes(),
+        batch.partition.tobytes(),
+        batch.offset.tobytes(),
+        batch.event_time.tobytes(),
+        batch.label.tobytes(),
+        batch.values.tobytes(),
+    ))
+    return bucket.to_bytes(2, "big") + body
+
+
+def unpack_rows(fields: list[Any]) -> RowBatch:
+    """Rebuild the rows that `pack_rows` encoded."""
+    devices, index, partition, offset, event_time, label, values = fields
+    rows = len(label) // 8
+    return RowBatch(
+        devices=devices,
+        device_index=np.frombuffer(index, np.int32),
+        partition=np.frombuffer(partition, np.int32),
+        offset=np.frombuffer(offset, np.int64),
+        event_time=np.frombuffer(event_time, np.int64),
+        label=np.frombuffer(label, np.float64),
+        values=np.frombuffer(values, np.float64).reshape(rows, -1),
+    )
+
+
+class PackByBucket(ScalarFunction):
+    """Turn a batch of Kafka messages into one packed record for each bucket, NULL elsewhere.
+
+    Stateless, so that a batch may be decoded twice after a failure: exactly-once rests on the
+    source's offsets and the keyed state alone. The name cache is only a cache.
+    """
+
+    def __init__(self, features: list[str], buckets: int) -> None:
+        self.features = features
+        self.buckets = buckets
+
+    def open(self, function_context: FunctionContext) -> None:  # noqa: ARG002
+        self.bucket_by_device: dict[str, int] = {}
+
+    def eval(
+        self,
+        key: pd.Series,
+        value: pd.Series,
+        partition: pd.Series,
+        offset: pd.Series,
+        timestamp: pd.Series,
+    ) -> pd.Series:
+        batch, rejected = decode_telemetry(
+            key.tolist(),
+            value.tolist(),
+            partition.to_numpy(np.int32),
+            offset.to_numpy(np.int64),
+            timestamp.to_numpy("datetime64[ms]").astype(np.int64),
+            self.features,
+        )
+        packed = list(self.split(batch))
+        if rejected:
+            bucket = rejected[0].partition % self.buckets
+            body = msgspec.msgpack.encode((DEAD_LETTERS, [msgspec.json.encode(r) for r in rejected]))
+            packed.append(bucket.to_bytes(2, "big") + body)
+        return pd.Series(packed + [None] * (len(value) - len(packed)), dtype=object)
+
+    def split(self, batch: RowBatch) -> Iterator[bytes]:
+        buckets = np.array([self.bucket(device) for device in batch.devices], np.int64)
+        of_row = buckets[batch.device_index]
+        for bucket in np.unique(of_row):
+            yield pack_rows(int(bucket), batch.select(np.flatnonzero(of_row == bucket)))
+
+    def bucket(self, device: str) -> int:
+        bucket = self.bucket_by_device.get(device)
+        if bucket is None:
+            bucket = self.bucket_by_device[device] = bucket_of(device, self.buckets)
+        return bucket
+
+
+class TrainBucket(KeyedBroadcastProcessFunction):
+    """Hold the trainer of a bucket's devices in one state value; adopt what is broadcast."""
+
+    def __init__(self, deployment: TrainingDeployment) -> None:
+        self.deployment_json = msgspec.json.encode(deployment)
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        deployment = msgspec.json.decode(self.deployment_json, type=TrainingDeployment)
+        self.features = deployment.features
+        self.schema = feature_schema(deployment.features)
+        self.initial_control = TrainingControl(0, deployment.hyperparameters)
+        self.first_subtask = runtime_context.get_index_of_this_subtask() == 0
+        self.state = runtime_context.get_state(ValueStateDescriptor("trainer", BYTES))
+        self.timer_at = runtime_context.get_state(ValueStateDescriptor("timer", Types.LONG()))
+        self.fleet: FleetState | None = None
+
+    def process_element(self, value: Row, ctx: Any) -> Iterator[Row]:
+        kind, *fields = msgspec.msgpack.decode(value[0][2:])
+        if kind == DEAD_LETTERS:
+            for encoded in fields[0]:
+                yield Row(Topic.TELEMETRY_DLQ.value, None, encoded)
+            return
+        now = ctx.timer_service().current_processing_time()
+        trainer = self.trainer()
+        yield from emit(trainer.process(unpack_rows(fields), now, self.fleet_state(ctx)))
+        self.keep(trainer, now, ctx)
+
+    def on_timer(self, timestamp: int, ctx: Any) -> Iterator[Row]:
+        self.timer_at.clear()
+        trainer = self.trainer()
+        yield from emit(trainer.close_due(timestamp, self.fleet_state(ctx)))
+        self.keep(trainer, timestamp, ctx)
+
+    def process_broadcast_element(self, value: Row, ctx: Any) -> Iterator[Row]:
+        topic, _, message, partition, offset, timestamp = value
+        try:
+            key, adopted = self.adopt(topic, message)
+        except (msgspec.DecodeError, TypeError) as error:
+            # Every subtask reads every broadcast message; one of them reports it.
+            if self.first_subtask:
+                yield self.reject(topic, message, partition, offset, timestamp, error)
+            return
+        if adopted:
+            ctx.get_broadcast_state(BROADCAST).put(key, bytes(message))
+            self.fleet = None
+
+    def adopt(self, topic: str, message: bytes) -> tuple[str, bool]:
+        """Decode a broadcast message; a model of another feature list is not for this job."""
+        if topic == Topic.CONTROL:
+            msgspec.json.decode(message, type=TrainingControl)
+            return "control", True
+        model = msgspec.json.decode(message, type=GlobalModel)
+        key = "candidate" if model.status == "candidate" else "global"
+        return key, model.feature_schema == self.schema
+
+    @staticmethod
+    def reject(topic: str, message: bytes, partition: int, offset: int, timestamp: Any,
+               error: Exception) -> Row:  # fmt: skip
+        reason = (
+            DeadLetterReason.INVALID
+            if isinstance(error, msgspec.ValidationError)
+            else DeadLetterReason.MALFORMED
+        )
+        letter = dead_letter(
+            topic, partition, offset, timestamp.to_epoch_milli(), reason, str(error), message
+        )
+        return Row(dead_letter_topic(Topic(topic)).value, None, msgspec.json.encode(letter))
+
+    def fleet_state(self, ctx: Any) -> FleetState:
+        """Read the broadcast state once after a start or a change, not for each element."""
+        if self.fleet is None:
+            stored = ctx.get_broadcast_state(BROADCAST)
+
+            def decode(key: str, kind: type) -> Any:
+                message = stored.get(key)
+                return None if message is None else msgspec.json.decode(message, type=kind)
+
+            self.fleet = FleetState(
+                global_model=decode("global", GlobalModel),
+                candidate=decode("candidate", GlobalModel),
+                control=decode("control", TrainingControl) or self.initial_control,
+            )
+        return self.fleet
+
+    def trainer(self) -> LocalTrainer:
+        stored = self.state.value()
+        return (
+            LocalTrainer(self.features)
+            if stored is None
+            else LocalTrainer.from_bytes(stored, self.features)
+        )
+
+    def keep(self, trainer: LocalTrainer, now: int, ctx: Any) -> None:
+        """Store the trainer and let one timer of the bucket wake it at its next deadline."""
+        self.state.update(trainer.to_bytes())
+        deadline = trainer.next_deadline_ms()
+        if deadline is None or self.timer_at.value() is not None:
+            return
+        at = max(deadline, now + TICK_MS)
+        ctx.timer_service().register_processing_time_timer(at)
+        self.timer_at.update(at)
+
+
+def emit(outcome: Outcome) -> Iterator[Row]:
+    """Turn what a trainer produced into keyed output messages."""
+    for update in outcome.updates:
+        yield Row(Topic.LOCAL_UPDATES.value, update.device_id, msgspec.json.encode(update))
+    for anomaly in outcome.anomalies:
+        yield Row(Topic.ANOMALIES.value, anomaly.device_id, msgspec.json.encode(anomaly))
+
+
+def options(**settings: object) -> str:
+    """Render the options of a table, quoted as SQL strings."""
+    return ", ".join(
+        "'{}' = '{}'".format(*(str(part).replace("'", "''") for part in item))
+        for item in settings.items()
+    )
+
+
+def kafka_options(deployment: TrainingDeployment) -> dict[str, str]:
+    properties = {"bootstrap.servers": deployment.bootstrap_servers, **deployment.kafka}
+    return {"connector": "kafka"} | {f"properties.{k}": v for k, v in properties.items()}
+
+
+def source(tables: StreamTableEnvironment, name: str, deployment: TrainingDeployment,
+           topics: list[Topic], *, group: str) -> None:  # fmt: skip
+    """Declare a table over the raw bytes and positions of topics, read from where it stands."""
+    tables.execute_sql(
+        f"CREATE TABLE {name} (k BYTES, v BYTES, topic STRING METADATA VIRTUAL,"
+        " part INT METADATA FROM 'partition' VIRTUAL, off BIGINT METADATA FROM 'offset' VIRTUAL,"
+        " ts TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL) WITH ("
+        + options(**kafka_options(deployment), **{
+            "topic": ";".join(topics),
+            "properties.group.id": group,
+            "properties.isolation.level": "read_committed",
+            "scan.startup.mode": "earliest-offset",
+            "key.format": "raw",
+            "key.fields": "k",
+            "value.format": "raw",
+            "value.fields-include": "EXCEPT_KEY",
+        })
+        + ")"
+    )
+
+
+def sink(tables: StreamTableEnvironment, deployment: TrainingDeployment) -> None:
+    """Declare the one table that takes all outputs; the transactional prefix never changes.
+
+    A start under another prefix would leave the transactions of a killed job open, and readers of
+    committed messages would wait for their timeout.
+    """
+    outputs = [
+        Topic.LOCAL_UPDATES, Topic.ANOMALIES, Topic.TELEMETRY_DLQ, Topic.GLOBAL_UPDATES_DLQ,
+        Topic.CONTROL_DLQ,
+    ]  # fmt: skip
+    tables.execute_sql(
+        "CREATE TABLE outputs (topic STRING METADATA, k STRING, v BYTES) WITH ("
+        + options(**kafka_options(deployment), **{
+            "topic": ";".join(outputs),
+            "key.format": "raw",
+            "key.fields": "k",
+            "value.format": "raw",
+            "value.fields-include": "EXCEPT_KEY",
+            "sink.delivery-guarantee": "exactly-once",
+            "sink.transactional-id-prefix": deployment.transactional_id_prefix,
+            "properties.transaction.timeout.ms": deployment.transaction_timeout_seconds * 1000,
+            "properties.compression.type": "lz4",
+            "properties.linger.ms": 50,
+        })
+        + ")"
+    )
+
+
+def telemetry(tables: StreamTableEnvironment, deployment: TrainingDeployment) -> DataStream:
+    """Decode and pack the fleet's rows: one column of packed records."""
+    source(tables, "telemetry", deployment, [Topic.TELEMETRY], group=deployment.consumer_group)
+    pack = PackByBucket(deployment.features, deployment.buckets)
+    tables.create_temporary_function(
+        "pack_by_bucket", udf(pack, result_type=DataTypes.BYTES(), func_type="pandas")
+    )
+    return tables.to_data_stream(
+        tables.sql_query(
+            "SELECT packed FROM (SELECT pack_by_bucket(k, v, part, off, ts) AS packed"
+            " FROM telemetry) WHERE packed IS NOT NULL"
+        )
+    )
+
+
+def fleet_messages(tables: StreamTableEnvironment, deployment: TrainingDeployment) -> DataStream:
+    """Read global models and control messages with their positions."""
+    source(
+        tables, "fleet", deployment, [Topic.GLOBAL_UPDATES, Topic.CONTROL],
+        group=f"{deployment.consumer_group}-fleet",
+    )  # fmt: skip
+    return tables.to_data_stream(
+        tables.sql_query("SELECT topic, k, v, part, off, ts FROM fleet WHERE v IS NOT NULL")
+    )
+
+
+def set_uids(env: StreamExecutionEnvironment) -> None:
+    """Name every operator of the plan, so that a savepoint survives a change of the plan.
+
+    Raises
+    ------
+    ValueError
+        When two operators would get one name: a savepoint could not tell them apart.
+    """
+    unseen = list(env._j_stream_execution_environment.getTransformations())
+    operators: dict[int, Any] = {}
+    while unseen:
+        transformation = unseen.pop()
+        if transformation.getId() not in operators:
+            operators[transformation.getId()] = transformation
+            unseen.extend(transformation.getInputs())
+    names: set[str] = set()
+    for _, operator in sorted(operators.items()):
+        kind = operator.getClass().getSimpleName()
+        if kind in {"PartitionTransformation", "SideOutputTransformation", "UnionTransformation"}:
+            continue
+        if operator.getUid() is None:
+            operator.setUid(f"{kind}:{operator.getName().split('[')[0].split('(')[0].strip()}")
+        if operator.getUid() in names:
+            raise ValueError(f"two operators have the uid {operator.getUid()!r}")
+        names.add(operator.getUid())
+
+
+def configuration() -> Configuration:
+    """Return the settings that this job's shape needs, whatever the cluster's defaults are."""
+    settings = Configuration()
+    for name, value in {
+        "pipeline.name": "flead local training",
+        "pipeline.object-reuse": "true",
+        "pipeline.max-parallelism": str(MAX_PARALLELISM),
+        "table.local-time-zone": "UTC",
+        "python.execution-mode": "process",
+        "python.fn-execution.arrow.batch.size": "10000",
+        "python.fn-execution.bundle.size": "100000",
+        "python.fn-execution.bundle.time": "1000",
+        "python.state.cache-size": "10000",
+    }.items():
+        settings.set_string(name, value)
+    return settings
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--training-config", required=True, help="a TrainingDeployment as JSON")
+    arguments = parser.parse_args()
+    deployment = msgspec.json.decode(arguments.training_config, type=TrainingDeployment)
+
+    env = StreamExecutionEnvironment.get_execution_environment(configuration())
+    env.set_parallelism(deployment.parallelism)
+    env.set_max_parallelism(MAX_PARALLELISM)
+    env.enable_checkpointing(
+        int(deployment.checkpoint_interval_seconds * 1000), CheckpointingMode.EXACTLY_ONCE
+    )
+    tables = StreamTableEnvironment.create(env)
+
+    rows = telemetry(tables, deployment).key_by(
+        lambda record: int.from_bytes(record[0][:2], "big"), key_type=Types.INT()
+    )
+    fleet = fleet_messages(tables, deployment).broadcast(BROADCAST)
+    outputs = (
+        rows.connect(fleet).process(TrainBucket(deployment), output_type=OUTPUT)
+        .name("train").uid("train")
+    )  # fmt: skip
+
+    sink(tables, deployment)
+    statements = tables.create_statement_set()
+    statements.add_insert("outputs", tables.from_data_stream(outputs))
+    statements.attach_as_datastream()
+    set_uids(env)
+    env.execute("flead local training")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+DROP TABLE IF EXISTS aggregation_rounds;
+
+DROP TABLE IF EXISTS stream_offsets;

@@ -1,0 +1,3 @@
+DROP TABLE IF EXISTS device_moments;
+
+DROP TABLE IF EXISTS local_models;

@@ -1,0 +1,3 @@
+DROP TABLE IF EXISTS model_head;
+
+DROP TABLE IF EXISTS federated_models;
