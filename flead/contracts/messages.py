@@ -15,7 +15,7 @@ SCHEMA_VERSION: Final = 1
 DeviceId = Annotated[str, Meta(min_length=1, max_length=256)]
 # Until the year 9999, which 64-bit integers and PostgreSQL's timestamps hold.
 Milliseconds = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
-Count = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 
 

@@ -34,8 +34,8 @@ class RolledRows(NamedTuple):
 
 
 def empty_history(devices: int, features: int) -> Floats:
-    """History of devices that have had no row, of shape (devices, HISTORY_ROWS, features)."""
-    return np.full((devices, HISTORY_ROWS, features), np.nan)
+    """History of devices that have had no row, of shape (devices, features, HISTORY_ROWS)."""
+    return np.full((devices, features, HISTORY_ROWS), np.nan)
 
 
 def roll(history: Floats, seen: Integers, values: Floats, counts: Integers) -> RolledRows:
@@ -45,14 +45,14 @@ def roll(history: Floats, seen: Integers, values: Floats, counts: Integers) -> R
     ----------
     history
         Last rows of each device before the new ones, oldest first, nan where there was none or a
-        value was missing; of shape (devices, HISTORY_ROWS, features).
+        value was missing; of shape (devices, features, HISTORY_ROWS).
     seen
         Rows that each device had before, of shape (devices,).
     values
         New rows, those of one device together and in its order, devices in the order of `history`;
         nan where missing; of shape (rows, features).
     counts
-        New rows of each device, of shape (devices,).
+        New rows of each device, at least 1, of shape (devices,).
 
     Returns
     -------
@@ -62,44 +62,79 @@ def roll(history: Floats, seen: Integers, values: Floats, counts: Integers) -> R
         of the rows before has one. The z-score is 0 below `MIN_ROLLING_ROWS` such rows or at zero
         spread, and clipped to ±`Z_CLIP`. The history is a new array.
     """
-    features = values.shape[1]
-    ends = np.cumsum(counts + HISTORY_ROWS)
-    starts = ends - counts - HISTORY_ROWS
-    of_row = np.repeat(np.arange(len(counts)), counts)
-    position = np.arange(len(values)) + HISTORY_ROWS * (of_row + 1)
-    # One line of rows: each device's history, then its new rows; the last block may reach beyond.
-    line = np.full((int(ends[-1]) + BLOCK_ROWS if len(ends) else BLOCK_ROWS, features), np.nan)
-    remembered = np.arange(HISTORY_ROWS)
-    line[starts[:, np.newaxis] + remembered] = history
-    line[position] = values
-
-    within = (seen[of_row] + position - starts[of_row] - HISTORY_ROWS) % BLOCK_ROWS
-    block = position - within
-    begins = np.diff(block, prepend=-1) != 0
-    blocks, block_of_row = block[begins], np.cumsum(begins) - 1
+    devices, features = history.shape[:2]
     inputs = np.empty((len(values), features, len(INPUT_KINDS)))
-    chunk = max(1, _CHUNK_VALUES // (HISTORY_ROWS * features))
-    bounds = np.searchsorted(block_of_row, np.arange(0, len(blocks) + chunk, chunk))
-    for number, (first, last) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
-        before = _spread_before(line, blocks[number * chunk : (number + 1) * chunk])
-        of_chunk = block_of_row[first:last] - number * chunk
-        at = within[first:last]
-        spread = Spread(*(array[of_chunk, :, at] for array in before))
-        inputs[first:last] = _inputs(values[first:last], spread)
-    return RolledRows(
-        inputs.reshape(len(values), features * len(INPUT_KINDS)),
-        line[ends[:, np.newaxis] - HISTORY_ROWS + remembered],
-    )
+    after = np.empty_like(history)
+    ends = np.cumsum(counts)
+    longest = HISTORY_ROWS + int(counts.max(initial=0))
+    chunk = max(1, _CHUNK_VALUES // (features * longest))
+    for first in range(0, devices, chunk):
+        of = slice(first, first + chunk)
+        rows = slice(ends[first] - counts[first], ends[of][-1])
+        rank = np.arange(rows.start, rows.stop) - np.repeat(ends[of] - counts[of], counts[of])
+        after[of] = _roll_chunk(
+            history[of], seen[of], values[rows], counts[of], rank, out=inputs[rows]
+        )
+    return RolledRows(inputs.reshape(len(values), features * len(INPUT_KINDS)), after)
 
 
-def _spread_before(line: Floats, blocks: Integers) -> Spread:
-    """Spread of the window of each row of each block, of shape (blocks, features, BLOCK_ROWS)."""
-    rows = line[blocks[:, np.newaxis] + np.arange(-ROLLING_ROWS, EDGE_ROWS)]
-    rows = np.ascontiguousarray(rows.transpose(0, 2, 1))
+def _roll_chunk(
+    history: Floats, seen: Integers, values: Floats, counts: Integers, rank: Integers, out: Floats
+) -> Floats:
+    """Write the inputs of some devices' rows to `out`; return their history.
+
+    `rank` is each row's number among the new rows of its device.
+    """
+    devices, features = history.shape[:2]
+    of_row = np.repeat(np.arange(devices), counts)
+    longest = HISTORY_ROWS + int(counts.max())
+    series = np.full((devices, features, longest + EDGE_ROWS), np.nan)
+    series[..., :HISTORY_ROWS] = history
+    series[of_row, :, HISTORY_ROWS + rank] = values
+    windows = sliding_window_view(series, HISTORY_ROWS, axis=-1)
+
+    within = (seen[of_row] + rank) % BLOCK_ROWS
+    first_of_block = (rank == 0) | (within == 0)
+    block = np.cumsum(first_of_block) - 1
+    start = (rank - within)[first_of_block] + EDGE_ROWS
+    before = _spread_before(windows[of_row[first_of_block], :, start])
+    spread = Spread(*(array[within, block] for array in before))
+    out[...] = _inputs(values, spread)
+    return windows[np.arange(devices), :, counts]
+
+
+def _spread_before(rows: Floats) -> Spread:
+    """Spread of the window before each row of each block.
+
+    Takes the rows of each block's windows, of shape (blocks, features, HISTORY_ROWS); returns arrays
+    of shape (BLOCK_ROWS, blocks, features).
+    """
     shared = spread_along(rows[..., EDGE_ROWS:ROLLING_ROWS], axis=-1)
     edges = np.concatenate((rows[..., :EDGE_ROWS], rows[..., ROLLING_ROWS:]), axis=-1)
-    edge = spread_along(sliding_window_view(edges, EDGE_ROWS, axis=-1), axis=-1)
-    return merge(Spread(*(array[..., np.newaxis] for array in shared)), edge)
+    return merge(shared, _spread_of_edges(np.ascontiguousarray(edges.transpose(2, 0, 1))))
+
+
+def _spread_of_edges(edges: Floats) -> Spread:
+    """Spread of each run of `EDGE_ROWS` rows along the first axis, nan left out.
+
+    Added up run by run, in one order whatever the shape: numpy chooses the order of a sum by shape.
+    """
+    present = ~np.isnan(edges)
+    filled = np.where(present, edges, 0.0)
+    weight = present.astype(np.float64)
+    shape = (BLOCK_ROWS, *edges.shape[1:])
+    count, mean, m2 = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    runs = [slice(row, row + BLOCK_ROWS) for row in range(EDGE_ROWS)]
+    for run in runs:
+        count += weight[run]
+        mean += filled[run]
+    mean /= np.maximum(count, 1.0)
+    for run in runs:
+        deviation = filled[run] - mean
+        deviation *= deviation
+        deviation *= weight[run]
+        m2 += deviation
+    return Spread(count, mean, m2)
 
 
 def _inputs(values: Floats, before: Spread) -> Floats:

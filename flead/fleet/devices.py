@@ -135,7 +135,8 @@ def device_names(kind: Integers) -> list[str]:
 def random_feature(level: Floats, generator: np.random.Generator) -> Integers:
     """Index of one feature for each row of `level`, evenly among those that the device has."""
     draw: Floats = np.where(np.isnan(level), -1.0, generator.random(level.shape))
-    return draw.argmax(axis=1).astype(np.int64)
+    feature: Integers = draw.argmax(axis=1)
+    return feature
 
 
 def _of_kind(attribute: str) -> Floats:

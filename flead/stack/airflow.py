@@ -65,7 +65,7 @@ def airflow_environment(
 ) -> dict[str, str]:
     """Return the settings of every Airflow process, trimmed for a machine of two cores."""
     database = addresses.airflow_database_url.replace("postgresql://", "postgresql+psycopg2://")
-    sections = {
+    sections: dict[str, dict[str, object]] = {
         "CORE": {
             "DAGS_FOLDER": CHECKOUT / "dags",
             "PLUGINS_FOLDER": CHECKOUT / "plugins",

@@ -11,16 +11,18 @@ from typing import Any, Self
 import httpx
 import tenacity
 
+from flead.stack.service import StackError
+
 FINISHED = frozenset({"success", "failed"})
 
 
-class AirflowError(Exception):
+class AirflowError(StackError):
     """Airflow refused a request, or a run did not end as it should."""
 
 
 def _is_transient(error: BaseException) -> bool:
     return isinstance(error, httpx.TransportError) or (
-        isinstance(error, httpx.HTTPStatusError) and error.response.status_code >= 500
+        isinstance(error, httpx.HTTPStatusError) and error.response.is_server_error
     )
 
 

@@ -9,7 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from flead.stack.files import exclusive, write_file
@@ -98,13 +98,22 @@ def _install(home: Home, name: str) -> None:
     uv = str(home.envs / BOOTSTRAP / "bin" / "uv")
     if not home.python(name).exists():
         shutil.rmtree(home.envs / name, ignore_errors=True)
-        _run([uv, "venv", "--quiet", "--python", sys.executable, str(home.envs / name)])
+        create = [uv, "venv", "--quiet", "--relocatable", "--python", sys.executable]
+        _run([*create, str(home.envs / name)])
     install = [uv, "pip", "install", "--no-deps", "--python", str(home.python(name))]
-    _run([*install, "--require-hashes", "--compile-bytecode", "-r", str(_lock(name))])
-    _run([*install, "--editable", str(CHECKOUT)])
+    _run([*install, "--require-hashes", "-r", str(_lock(name))])
+    _run([*install, "--quiet", "--editable", str(CHECKOUT)])
+    _compile(home, name)
 
 
-def _run(command: Sequence[str]) -> None:
+def _compile(home: Home, name: str) -> None:
+    """Compile what is not compiled yet; uv's own option leaves that out after an interruption."""
+    compiler = [str(home.python(name)), "-m", "compileall", "-qq", "-j", "0"]
+    # Some packages ship templates that are no Python: their failure is none of ours.
+    _run([*compiler, str(home.site_packages(name))], accepted={0, 1})
+
+
+def _run(command: Sequence[str], accepted: Collection[int] = (0,)) -> None:
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -112,6 +121,6 @@ def _run(command: Sequence[str]) -> None:
     }
     # Progress belongs to the terminal: standard output may be read by a program.
     finished = subprocess.run(command, cwd=CHECKOUT, env=environment, stdout=2, check=False)
-    if finished.returncode != 0:
+    if finished.returncode not in accepted:
         said = f"`{' '.join(command)}` ended with status {finished.returncode}"
         raise PreparationError(f"{said}; start again to resume")

@@ -8,8 +8,10 @@ from typing import Any
 
 import httpx
 
+from flead.stack.service import StackError
 
-class FlinkError(Exception):
+
+class FlinkError(StackError):
     """Flink could not do what was asked."""
 
 

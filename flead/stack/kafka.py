@@ -26,6 +26,10 @@ Configuration:
       PatternLayout:
         pattern: "%d{ISO8601} %-5p %c{1} - %m%n"
   Loggers:
+    Logger:
+      # Thousands of lines at every start, each setting several times.
+      - name: org.apache.kafka.common.config
+        level: WARN
     Root:
       level: INFO
       AppenderRef:

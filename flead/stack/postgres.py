@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg2
 from psycopg2 import sql
 
+from flead.stack.addresses import Addresses
 from flead.stack.credentials import Credentials
 from flead.stack.home import Home
 from flead.stack.ports import HOST, Ports
@@ -68,25 +69,18 @@ def postgres_service(home: Home, ports: Ports, credentials: Credentials) -> Serv
     place = Placement.of(home)
     settings = SETTINGS | {"port": str(ports.postgres)}
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-    superuser = {
-        "host": HOST,
-        "port": ports.postgres,
-        "user": "postgres",
-        "password": credentials.postgres_superuser,
-        "dbname": "postgres",
-        "connect_timeout": 3,
-    }
+    url = Addresses.of(home).superuser_url
 
     def is_healthy(_started_at: float) -> bool:
         try:
-            connection = psycopg2.connect(**superuser)
+            connection = psycopg2.connect(url, connect_timeout=3)
         except psycopg2.OperationalError:
             return False
         connection.close()
         return True
 
     def create_databases() -> None:
-        connection = psycopg2.connect(**superuser)
+        connection = psycopg2.connect(url)
         try:
             connection.autocommit = True
             with connection.cursor() as cursor:

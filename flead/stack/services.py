@@ -30,7 +30,7 @@ def all_services(home: Home) -> dict[str, Service]:
 def selected(services: dict[str, Service], names: Iterable[str]) -> list[Service]:
     """Return the named services and all that they depend on; no name means every service.
 
-    `flink` and `airflow` name all of their processes.
+    `flink` and `airflow` name all of their processes, `all` names every service.
 
     Raises
     ------
@@ -55,4 +55,4 @@ def selected(services: dict[str, Service], names: Iterable[str]) -> list[Service
 
 def belongs_to(service: str, group: str) -> bool:
     """Tell whether a service is the named one, or a process of the named group."""
-    return service == group or service.startswith(f"{group}-")
+    return group in {service, "all"} or service.startswith(f"{group}-")

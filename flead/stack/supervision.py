@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import os
 import shlex
-import socket
 import subprocess
 import sys
 import tempfile
@@ -120,12 +119,12 @@ class Supervisor:
     def start_service(self, service: str) -> None:
         """Start a service without waiting; nothing happens when it runs."""
         with self._calls() as calls, _ignoring(Faults.ALREADY_STARTED):
-            calls.startProcess(service, False)  # noqa: FBT003
+            calls.startProcess(service, False)
 
     def stop_service(self, service: str) -> None:
         """Stop a service and wait; the supervisor kills one that takes too long."""
         with self._calls() as calls, _ignoring(Faults.NOT_RUNNING):
-            calls.stopProcess(service, True)  # noqa: FBT003
+            calls.stopProcess(service, True)
 
     @property
     def _socket(self) -> Path:
@@ -141,7 +140,7 @@ class Supervisor:
         try:
             # The host is never looked up: the transport goes to the socket.
             yield xmlrpc.client.ServerProxy("http://localhost", transport=transport).supervisor
-        except (OSError, socket.timeout, xmlrpc.client.ProtocolError) as error:
+        except (OSError, xmlrpc.client.ProtocolError) as error:
             raise StackError("The supervisor does not answer: bin/flead up") from error
         finally:
             transport.close()
@@ -166,7 +165,8 @@ def _configuration(home: Home, socket_file: Path, services: Iterable[Service]) -
             "pidfile": str(home.run / "supervisord.pid"),
             "childlogdir": str(home.logs),
             "nocleanup": "true",
-            "umask": "022",
+            # What the servers write is for their user alone.
+            "umask": "077",
         }
         | ({"user": "root"} if os.geteuid() == 0 else {}),
         "rpcinterface:supervisor": {

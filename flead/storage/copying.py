@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from psycopg2 import sql
+
 from flead.storage.connection import Cursor
 
 NULL = r"\N"
@@ -77,7 +78,7 @@ def _field(value: object) -> str:
 
 
 def encode(value: object) -> str | None:
-    """PostgreSQL's text form of `value` as `copy_rows` takes it; None stands for NULL."""
+    """Return PostgreSQL's text form of `value` as `copy_rows` takes it; None stands for NULL."""
     if value is None:
         return None
     for kind, encoder in _ENCODERS:
@@ -117,7 +118,7 @@ def _encode_jsonb(value: Jsonb) -> str:
 
 def _encode_array(value: list[object] | tuple[object, ...]) -> str:
     if set(map(type, value)) <= {float, int}:
-        # One C call for the long arrays of models; nan and inf are spelled as PostgreSQL reads them.
+        # The long arrays of models; PostgreSQL reads Python's spelling of nan and inf.
         return "{" + ",".join(map(repr, value)) + "}"
     return "{" + ",".join(map(_element, value)) + "}"
 

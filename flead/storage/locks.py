@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
-
 from flead.storage.connection import Cursor, connect
 
 

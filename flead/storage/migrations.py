@@ -5,6 +5,7 @@ from pathlib import Path
 
 from yoyo import get_backend, read_migrations
 
+from flead.storage.connection import Cursor
 from flead.storage.locks import Lock, hold
 
 DIRECTORY = Path(__file__).parents[2] / "sql" / "migrations"
@@ -41,10 +42,19 @@ def migrate(url: str, directory: Path = DIRECTORY) -> list[str]:
     if not migrations:
         raise FileNotFoundError(f"no migrations in {directory}")
     # Not yoyo's own lock: a row, which a killed process would leave behind for ever.
-    with hold(url, Lock.MIGRATIONS), get_backend(url.replace("postgres://", "postgresql://", 1)) as backend:
+    with (
+        hold(url, Lock.MIGRATIONS),
+        get_backend(url.replace("postgres://", "postgresql://", 1)) as backend,
+    ):
         missing = backend.to_apply(migrations)
         backend.apply_migrations(missing)
     applied = [migration.id for migration in missing]
     if applied:
         logger.info("Applied migrations %s", ", ".join(applied))
     return applied
+
+
+def is_migrated(cursor: Cursor) -> bool:
+    """Tell whether the database holds FLEAD's tables, of whatever version."""
+    cursor.execute("SELECT to_regclass('training_deployments') IS NOT NULL")
+    return bool(cursor.fetchall()[0][0])

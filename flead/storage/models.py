@@ -21,8 +21,8 @@ class HeadMovedError(Exception):
 class StoredModel:
     """A version with what its message does not carry.
 
-    `input_offsets` maps each partition of the raw topic to the highest offset that the version or an
-    ancestor was trained on; `options` are those of its strategy.
+    `input_offsets` maps each partition of the raw topic to the highest offset that the version or
+    an ancestor was trained on; `options` are those of its strategy.
     """
 
     model: GlobalModel
@@ -123,7 +123,7 @@ def _from_row(row: Sequence[Any]) -> StoredModel:
 
 
 def models(cursor: Cursor, versions: Iterable[int]) -> dict[int, StoredModel]:
-    """The stored ones of `versions`, by version."""
+    """Return the stored ones of `versions`, by version."""
     cursor.execute(
         f"SELECT {', '.join(_COLUMNS)} FROM federated_models WHERE version = ANY(%s)",  # noqa: S608 - constants
         (list(versions),),
@@ -133,30 +133,26 @@ def models(cursor: Cursor, versions: Iterable[int]) -> dict[int, StoredModel]:
 
 
 def newest_version(cursor: Cursor) -> int:
-    """The highest version number over all schemas; 0 when there is none."""
+    """Return the highest version number over all schemas; 0 when there is none."""
     cursor.execute("SELECT coalesce(max(version), 0) FROM federated_models")
     return int(cursor.fetchall()[0][0])
 
 
 def head(cursor: Cursor, feature_schema: str) -> int | None:
-    """The version that devices of a schema should use, None before the first."""
-    cursor.execute(
-        "SELECT version FROM model_head WHERE feature_schema = %s", (feature_schema,)
-    )
+    """Return the version that devices of a schema should use, None before the first."""
+    cursor.execute("SELECT version FROM model_head WHERE feature_schema = %s", (feature_schema,))
     row = cursor.fetchone()
     return None if row is None else int(row[0])
 
 
 def newest_head(cursor: Cursor) -> tuple[str, int] | None:
-    """Feature schema and version of the head with the highest version."""
+    """Return feature schema and version of the head with the highest version."""
     cursor.execute("SELECT feature_schema, version FROM model_head ORDER BY version DESC LIMIT 1")
     row = cursor.fetchone()
     return None if row is None else (row[0], row[1])
 
 
-def advance_head(
-    cursor: Cursor, feature_schema: str, expected: int | None, version: int
-) -> None:
+def advance_head(cursor: Cursor, feature_schema: str, expected: int | None, version: int) -> None:
     """Make `version` the head of its schema if `expected` still is (compare and set).
 
     Raises

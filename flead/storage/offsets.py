@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 
-from flead.storage.connection import Cursor
 from psycopg2.extras import execute_values
+
+from flead.storage.connection import Cursor
 
 
 def next_offsets(cursor: Cursor, consumer: str, topic: str) -> dict[int, int]:
-    """Next offset to read of each partition that `consumer` has read of `topic`."""
+    """Return the next offset to read of each partition that `consumer` has read of `topic`."""
     cursor.execute(
         "SELECT partition, next_offset FROM stream_offsets WHERE consumer = %s AND topic = %s",
         (consumer, topic),

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from flead.storage.connection import Cursor
-
 from flead.storage.copying import copy_rows
 
 
@@ -57,10 +56,10 @@ def release(cursor: Cursor, ids: Sequence[int]) -> int:
 
 
 def next_ready(cursor: Cursor, limit: int) -> list[QueuedMessage]:
-    """The first `limit` messages to publish, in id order.
+    """Return the first `limit` messages to publish, in id order.
 
-    A ready message waits while one of its topic and key with a lower id is held: the order of a key
-    is the order of the ids.
+    A ready message waits while one of its topic and key with a lower id is held: a key's
+    order is that of the ids.
     """
     cursor.execute(
         """

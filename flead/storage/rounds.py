@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-import msgspec
+from psycopg2.extras import Json
 
 from flead.storage.connection import Cursor
 from flead.storage.copying import Jsonb, copy_rows
@@ -24,9 +24,9 @@ class RoundState(StrEnum):
 class Round:
     """An aggregation round.
 
-    `start_offsets` and `end_offsets` map each partition of `local-model-updates` to the first offset
-    of the round and to one past its last. `accepted`, `rejected` (number by reason) and `version` are
-    None until it is aggregated; `version` stays None when nothing was accepted.
+    `start_offsets` and `end_offsets` map each partition of `local-model-updates` to the first
+    offset of the round and to one past its last. `accepted`, `rejected` (number by reason) and
+    `version` are None until it is aggregated; `version` stays None when nothing was accepted.
     """
 
     number: int
@@ -76,7 +76,7 @@ def _from_row(row: Sequence[Any]) -> Round:
 
 
 def get(cursor: Cursor, number: int) -> Round:
-    """The round of that number.
+    """Return the round of that number.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def get(cursor: Cursor, number: int) -> Round:
 
 
 def newest(cursor: Cursor) -> Round | None:
-    """The round with the highest number; only that one can be open."""
+    """Return the round with the highest number; only that one can be open."""
     cursor.execute(f"{_SELECT} ORDER BY round DESC LIMIT 1")
     row = cursor.fetchone()
     return None if row is None else _from_row(row)
@@ -138,9 +138,7 @@ def open_round(
     return get(cursor, number)
 
 
-def record_attempt(
-    cursor: Cursor, number: int, dag_run_id: str | None, now: datetime
-) -> Round:
+def record_attempt(cursor: Cursor, number: int, dag_run_id: str | None, now: datetime) -> Round:
     """Note that an open round is taken up again, by which DAG run."""
     cursor.execute(
         """
@@ -166,13 +164,9 @@ def complete(
     cursor.execute(
         """
         UPDATE aggregation_rounds
-        SET state = %s, accepted = %s, rejected = %s::jsonb, version = %s, completed_at = %s
+        SET state = %s, accepted = %s, rejected = %s, version = %s, completed_at = %s
         WHERE round = %s
         """,
-        (state.value, accepted, _json(rejected), version, now, number),
+        (state.value, accepted, Json(dict(rejected)), version, now, number),
     )
     return get(cursor, number)
-
-
-def _json(value: object) -> str:
-    return msgspec.json.encode(value).decode()

@@ -7,10 +7,10 @@ MILLISECOND = timedelta(milliseconds=1)
 
 
 def from_milliseconds(milliseconds: int) -> datetime:
-    """The instant of `milliseconds` since the epoch, exact."""
+    """Return the instant of `milliseconds` since the epoch, exact."""
     return EPOCH + milliseconds * MILLISECOND
 
 
 def to_milliseconds(instant: datetime) -> int:
-    """Whole milliseconds from the epoch to `instant`, rounded down."""
+    """Return the whole milliseconds from the epoch to `instant`, rounded down."""
     return (instant - EPOCH) // MILLISECOND

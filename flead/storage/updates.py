@@ -113,14 +113,15 @@ def _to_row(read: ReadUpdate) -> Iterator[object]:
 
 def _from_row(row: Sequence[Any]) -> ReadUpdate:
     value = dict(zip(_COLUMNS, row, strict=True))
+    fields = {name: value[name] for name in _PLAIN}
+    for name in _METRICS:
+        metrics = value[name]
+        fields[name] = None if metrics is None else msgspec.convert(metrics, Metrics)
+    for name in _TIMES:
+        fields[name] = to_milliseconds(value[name])
     update = LocalUpdate(
-        **{name: value[name] for name in _PLAIN},
+        **fields,
         moments=Moments(*(value[name] for name in _MOMENTS)),
-        **{
-            name: None if value[name] is None else msgspec.convert(value[name], Metrics)
-            for name in _METRICS
-        },
-        **{name: to_milliseconds(value[name]) for name in _TIMES},
         status=UpdateStatus(value["training_status"]),
         label_source=LabelSource(value["label_source"]),
         closed_by=ClosedBy(value["closed_by"]),
@@ -131,7 +132,7 @@ def _from_row(row: Sequence[Any]) -> ReadUpdate:
 
 
 def updates_of_round(cursor: Cursor, aggregation_round: int) -> list[ReadUpdate]:
-    """All updates of a round in (partition, offset) order, equal to what was read."""
+    """Return all updates of a round in (partition, offset) order, equal to what was read."""
     cursor.execute(
         f"""
         SELECT {", ".join(_COLUMNS)} FROM local_models WHERE aggregation_round = %s
@@ -214,7 +215,7 @@ def record_newest_moments(cursor: Cursor, aggregation_round: int) -> None:
 
 
 def newest_moments(cursor: Cursor, feature_schema: str) -> list[Moments]:
-    """The newest accepted moments of every device of a schema, in the order of their ids."""
+    """Return the newest accepted moments of every device of a schema, in the order of their ids."""
     cursor.execute(
         """
         SELECT moments_count, moments_mean, moments_m2 FROM device_moments
@@ -228,7 +229,7 @@ def newest_moments(cursor: Cursor, feature_schema: str) -> list[Moments]:
 def newest_moments_as_of(
     cursor: Cursor, feature_schema: str, aggregation_round: int
 ) -> list[Moments]:
-    """What `newest_moments` gave when `aggregation_round` was aggregated.
+    """Return what `newest_moments` gave when `aggregation_round` was aggregated.
 
     Exact for every device of which `local_models` still holds the update that was newest then, or
     that sent none since.

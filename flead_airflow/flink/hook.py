@@ -72,8 +72,6 @@ class FlinkRestHook(BaseHook):
         Connection of type `http`: `schema` is `http` or `https`, `login` and `password` are sent as
         basic auth. Extra: `python_jar` (path of `flink-python-*.jar`), and for TLS `verify` (false
         to accept any certificate), `ca_file`, `cert_file` and `key_file`.
-    connection : Connection, optional
-        Used in place of a look-up of `flink_conn_id`, for callers inside an event loop.
     python_jar : str, optional
         Path of `flink-python-*.jar`; the connection's extra is the default.
     """
@@ -84,15 +82,10 @@ class FlinkRestHook(BaseHook):
     hook_name = "Flink REST"
 
     def __init__(
-        self,
-        flink_conn_id: str = default_conn_name,
-        *,
-        connection: Connection | None = None,
-        python_jar: str | None = None,
+        self, flink_conn_id: str = default_conn_name, *, python_jar: str | None = None
     ) -> None:
         super().__init__()
         self.flink_conn_id = flink_conn_id
-        self._connection = connection
         self._python_jar = python_jar
 
     def __enter__(self) -> Self:
@@ -104,12 +97,13 @@ class FlinkRestHook(BaseHook):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.client.close()
+        if "client" in self.__dict__:
+            self.client.close()
 
     @cached_property
     def connection(self) -> Connection:
         """The Airflow connection."""
-        return self._connection or self.get_connection(self.flink_conn_id)
+        return self.get_connection(self.flink_conn_id)
 
     @cached_property
     def client(self) -> httpx.Client:

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
@@ -16,7 +16,9 @@ from flead_airflow.flink.hook import FlinkRestHook
 from flead_airflow.flink.responses import Job, JobStatus
 from flead_airflow.flink.triggers import FlinkJobStartedTrigger
 
-POLL_SECONDS = 0.5
+POLL_SECONDS: Final = 0.5
+FAILURE_KEY: Final = "failure"
+"""XCom key under which a submission leaves why it failed."""
 
 
 class FlinkSubmitPythonJobOperator(BaseOperator):
@@ -90,11 +92,15 @@ class FlinkSubmitPythonJobOperator(BaseOperator):
     def execute(self, context: Context) -> None:
         """Submit the job, or attach to it, and defer until it has started."""
         check_program_arguments(self.arguments)
-        job = self.hook.find_job(self.job_id)
-        if job is None:
-            self._submit()
-        else:
-            self._attach(job)
+        job = self.hook.find_job(self.job_id) or self._submit(context)
+        if job and job.state.ended:
+            raise self._failure(
+                context,
+                f"job {self.job_id} was submitted before and is {job.state}:"
+                " Flink accepts an id once, so a new attempt needs a new id",
+            )
+        if job:
+            self.log.info("Attaching to job %s, which is %s", self.job_id, job.state)
         self.defer(
             trigger=FlinkJobStartedTrigger(
                 job_id=self.job_id,
@@ -113,13 +119,14 @@ class FlinkSubmitPythonJobOperator(BaseOperator):
             self.log.info("Job %s has started: %s", self.job_id, event["detail"])
             return self.job_id
         self.hook.cancel(self.job_id)
-        raise AirflowFailException(f"job {self.job_id} has not started: {event['detail']}")
+        raise self._failure(context, f"job {self.job_id} has not started: {event['detail']}")
 
     def on_kill(self) -> None:
         """Cancel the job."""
         self.hook.cancel(self.job_id)
 
-    def _submit(self) -> None:
+    def _submit(self, context: Context) -> Job | None:
+        """Submit the job; returns it when Flink says that it was submitted before."""
         self.log.info("Submitting job %s from %s", self.job_id, self.savepoint_path or "nothing")
         try:
             self.hook.run_python_job(
@@ -131,18 +138,18 @@ class FlinkSubmitPythonJobOperator(BaseOperator):
                 allow_non_restored_state=self.allow_non_restored_state,
             )
         except FlinkDuplicateJobError:
-            # an answer got lost: the submission that was refused is a repetition of our own
-            self._attach(self.hook.job(self.job_id))
+            # an answer got lost, and what was refused is a repetition of our own
+            return self.hook.job(self.job_id)
         except FlinkSubmissionError as error:
-            raise AirflowFailException(f"job {self.job_id} was not accepted: {error}") from error
+            reason = f"job {self.job_id} was not accepted: {error}"
+            raise self._failure(context, reason) from error
+        return None
 
-    def _attach(self, job: Job) -> None:
-        if job.state.ended:
-            raise AirflowFailException(
-                f"job {self.job_id} was submitted before and is {job.state}:"
-                " Flink accepts an id once, so a new attempt needs a new id"
-            )
-        self.log.info("Job %s was submitted before and is %s: attaching", self.job_id, job.state)
+    @staticmethod
+    def _failure(context: Context, reason: str) -> AirflowFailException:
+        """Leave the reason in the XCom; the task is not retried, because that cannot help."""
+        context["ti"].xcom_push(key=FAILURE_KEY, value=reason)
+        return AirflowFailException(reason)
 
 
 class FlinkStopWithSavepointOperator(BaseOperator):

@@ -56,31 +56,32 @@ class FlinkJobStartedTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield one event: `job_id`, `started`, and `detail` for people."""
-        connection = await FlinkRestHook.aget_connection(self.flink_conn_id)
-        with FlinkRestHook(self.flink_conn_id, connection=connection) as hook:
+        with FlinkRestHook(self.flink_conn_id) as hook:
             started, detail = await self._wait(hook)
         yield TriggerEvent({"job_id": self.job_id, "started": started, "detail": detail})
 
     async def on_kill(self) -> None:
         """Cancel the job: a user has given up on this deployment."""
-        connection = await FlinkRestHook.aget_connection(self.flink_conn_id)
-        with FlinkRestHook(self.flink_conn_id, connection=connection) as hook:
+        with FlinkRestHook(self.flink_conn_id) as hook:
             await asyncio.to_thread(hook.cancel, self.job_id)
 
     async def _wait(self, hook: FlinkRestHook) -> tuple[bool, str]:
         while True:
-            try:
-                outcome, detail = await asyncio.to_thread(self._look, hook)
-            except (httpx.TransportError, FlinkRestError) as error:
-                outcome, detail = None, f"Flink does not answer: {error}"
-            if outcome is not None:
-                return outcome, detail
+            started, detail = await asyncio.to_thread(self._look, hook)
+            if started is not None:
+                return started, detail
             if time.time() >= self.deadline:
                 return False, f"its time is over: {detail}"
             await asyncio.sleep(self.poll_seconds)
 
     def _look(self, hook: FlinkRestHook) -> tuple[bool | None, str]:
-        """Whether the job has started, None for not yet, and why."""
+        """Whether the job has started, None for not yet, and why; blocks."""
+        try:
+            return self._progress(hook)
+        except (httpx.TransportError, FlinkRestError) as error:
+            return None, f"Flink does not answer: {error}"
+
+    def _progress(self, hook: FlinkRestHook) -> tuple[bool | None, str]:
         job = hook.find_job(self.job_id)
         if job is None:
             return False, "the JobManager does not know the job: it was restarted meanwhile"

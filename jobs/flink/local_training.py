@@ -52,16 +52,18 @@ def bucket_of(device_id: str, buckets: int) -> int:
 
 def pack_rows(bucket: int, batch: RowBatch) -> bytes:
     """Encode the rows of one bucket: 2 bytes of bucket, then msgpack of the arrays' bytes."""
-    body = msgspec.msgpack.encode((
-        ROWS,
-        batch.devices,
-        batch.device_index.tobytes(),
-        batch.partition.tobytes(),
-        batch.offset.tobytes(),
-        batch.event_time.tobytes(),
-        batch.label.tobytes(),
-        batch.values.tobytes(),
-    ))
+    body = msgspec.msgpack.encode(
+        (
+            ROWS,
+            batch.devices,
+            batch.device_index.tobytes(),
+            batch.partition.tobytes(),
+            batch.offset.tobytes(),
+            batch.event_time.tobytes(),
+            batch.label.tobytes(),
+            batch.values.tobytes(),
+        )
+    )
     return bucket.to_bytes(2, "big") + body
 
 
@@ -91,7 +93,7 @@ class PackByBucket(ScalarFunction):
         self.features = features
         self.buckets = buckets
 
-    def open(self, function_context: FunctionContext) -> None:  # noqa: ARG002
+    def open(self, function_context: FunctionContext) -> None:
         self.bucket_by_device: dict[str, int] = {}
 
     def eval(
@@ -113,7 +115,9 @@ class PackByBucket(ScalarFunction):
         packed = list(self.split(batch))
         if rejected:
             bucket = rejected[0].partition % self.buckets
-            body = msgspec.msgpack.encode((DEAD_LETTERS, [msgspec.json.encode(r) for r in rejected]))
+            body = msgspec.msgpack.encode(
+                (DEAD_LETTERS, [msgspec.json.encode(r) for r in rejected])
+            )
             packed.append(bucket.to_bytes(2, "big") + body)
         return pd.Series(packed + [None] * (len(value) - len(packed)), dtype=object)
 
@@ -250,6 +254,7 @@ def options(**settings: object) -> str:
 
 
 def kafka_options(deployment: TrainingDeployment) -> dict[str, str]:
+    """Return the options of every table over Kafka."""
     properties = {"bootstrap.servers": deployment.bootstrap_servers, **deployment.kafka}
     return {"connector": "kafka"} | {f"properties.{k}": v for k, v in properties.items()}
 
@@ -261,16 +266,19 @@ def source(tables: StreamTableEnvironment, name: str, deployment: TrainingDeploy
         f"CREATE TABLE {name} (k BYTES, v BYTES, topic STRING METADATA VIRTUAL,"
         " part INT METADATA FROM 'partition' VIRTUAL, off BIGINT METADATA FROM 'offset' VIRTUAL,"
         " ts TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL) WITH ("
-        + options(**kafka_options(deployment), **{
-            "topic": ";".join(topics),
-            "properties.group.id": group,
-            "properties.isolation.level": "read_committed",
-            "scan.startup.mode": "earliest-offset",
-            "key.format": "raw",
-            "key.fields": "k",
-            "value.format": "raw",
-            "value.fields-include": "EXCEPT_KEY",
-        })
+        + options(
+            **kafka_options(deployment),
+            **{
+                "topic": ";".join(topics),
+                "properties.group.id": group,
+                "properties.isolation.level": "read_committed",
+                "scan.startup.mode": "earliest-offset",
+                "key.format": "raw",
+                "key.fields": "k",
+                "value.format": "raw",
+                "value.fields-include": "EXCEPT_KEY",
+            },
+        )
         + ")"
     )
 
@@ -287,18 +295,21 @@ def sink(tables: StreamTableEnvironment, deployment: TrainingDeployment) -> None
     ]  # fmt: skip
     tables.execute_sql(
         "CREATE TABLE outputs (topic STRING METADATA, k STRING, v BYTES) WITH ("
-        + options(**kafka_options(deployment), **{
-            "topic": ";".join(outputs),
-            "key.format": "raw",
-            "key.fields": "k",
-            "value.format": "raw",
-            "value.fields-include": "EXCEPT_KEY",
-            "sink.delivery-guarantee": "exactly-once",
-            "sink.transactional-id-prefix": deployment.transactional_id_prefix,
-            "properties.transaction.timeout.ms": deployment.transaction_timeout_seconds * 1000,
-            "properties.compression.type": "lz4",
-            "properties.linger.ms": 50,
-        })
+        + options(
+            **kafka_options(deployment),
+            **{
+                "topic": ";".join(outputs),
+                "key.format": "raw",
+                "key.fields": "k",
+                "value.format": "raw",
+                "value.fields-include": "EXCEPT_KEY",
+                "sink.delivery-guarantee": "exactly-once",
+                "sink.transactional-id-prefix": deployment.transactional_id_prefix,
+                "properties.transaction.timeout.ms": deployment.transaction_timeout_seconds * 1000,
+                "properties.compression.type": "lz4",
+                "properties.linger.ms": 50,
+            },
+        )
         + ")"
     )
 
@@ -375,6 +386,7 @@ def configuration() -> Configuration:
 
 
 def main() -> None:
+    """Build the data flow and run it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--training-config", required=True, help="a TrainingDeployment as JSON")
     arguments = parser.parse_args()

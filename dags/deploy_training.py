@@ -1,0 +1,231 @@
+"""Deploy the training job: a new configuration, or the one that ran before.
+
+Migrates the database, creates the topics, stops the running job with a savepoint, opens an attempt
+(its row, with the job id, is written before anything is posted), submits the job from the newest
+savepoint or retained checkpoint, and waits until every vertex runs and a checkpoint has completed.
+Another feature list, or `fresh`, starts from nothing. `resume` takes up what ran when the stack went
+down, with its stored configuration; the other Params are then ignored.
+
+## Triage
+* **`submit` failed: "was not accepted", with a Python traceback.** The job's script raised. Correct
+  the Params (or the script) and trigger a new run: it continues from the savepoint that
+  `stop_running_job` left.
+* **"was not accepted: ... Cannot find checkpoint or savepoint".** The files are gone. Trigger a new
+  run with `fresh`: devices start anew, global models stay.
+* **"has not started".** The message names the vertices that wait and the newest failure of the job.
+  `NoResourceAvailableException`: too few task slots; lower `parallelism`, or start a TaskManager.
+  No checkpoint: look at the job's checkpoints in Flink's page, then at the log of the TaskManager.
+* **`stop_running_job` was skipped over with a warning.** The job could take no savepoint and was
+  cancelled. Nothing is lost: the new job continues from its newest retained checkpoint.
+* **Flink, Kafka or PostgreSQL do not answer.** `bin/flead status`, then `bin/flead logs SERVICE`.
+  The task is tried again; clearing it later does no harm, because each task may run twice.
+* **Until a run succeeds no device trains.** Rows wait in Kafka and are trained afterwards. Every
+  attempt, with the reason of its end, is in the table `training_deployments`.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from airflow.sdk import Param, dag, task
+from airflow.sdk.exceptions import AirflowSkipException
+
+from flead.contracts.deployment import MAX_PARALLELISM, TrainingDeployment
+from flead.contracts.simulation import FEATURES
+from flead.settings import Settings
+from flead_airflow import connections
+from flead_airflow.flink.operators import (
+    FAILURE_KEY,
+    FlinkStopWithSavepointOperator,
+    FlinkSubmitPythonJobOperator,
+)
+
+SCRIPT = Path(__file__).resolve().parents[1] / "jobs" / "flink" / "local_training.py"
+DEFAULT = TrainingDeployment(features=list(FEATURES), bootstrap_servers="")
+HYPERPARAMETERS = DEFAULT.hyperparameters
+
+PARAMS = {
+    "features": Param(
+        DEFAULT.features,
+        type="array",
+        items={"type": "string", "minLength": 1},
+        minItems=1,
+        uniqueItems=True,
+        description="Features of a row, in order. Another list than the running job's starts fresh.",
+    ),
+    "learning_rate": Param(
+        HYPERPARAMETERS.learning_rate,
+        type="number",
+        exclusiveMinimum=0,
+        maximum=10,
+        description="Step of the devices' SGD (eta0).",
+    ),
+    "alpha": Param(
+        HYPERPARAMETERS.alpha,
+        type="number",
+        minimum=0,
+        maximum=1,
+        description="Strength of the L2 penalty.",
+    ),
+    "window_rows": Param(
+        HYPERPARAMETERS.window_rows,
+        type="integer",
+        minimum=1,
+        maximum=10_000,
+        description="Rows that close a device's window.",
+    ),
+    "window_seconds": Param(
+        HYPERPARAMETERS.window_seconds,
+        type="number",
+        exclusiveMinimum=0,
+        maximum=86_400,
+        description="Seconds that the oldest row of a window waits before the window closes.",
+    ),
+    "local_epochs": Param(
+        HYPERPARAMETERS.local_epochs,
+        type="integer",
+        minimum=1,
+        maximum=100,
+        description="Passes over each window.",
+    ),
+    "ditto_pull": Param(
+        HYPERPARAMETERS.ditto_pull,
+        type="number",
+        minimum=0,
+        maximum=1,
+        description="How strongly personalized models are pulled to the global one (0: not at all).",
+    ),
+    "parallelism": Param(
+        DEFAULT.parallelism,
+        type="integer",
+        minimum=1,
+        maximum=MAX_PARALLELISM,
+        description="Task slots of Flink that the job takes.",
+    ),
+    "checkpoint_interval_seconds": Param(
+        DEFAULT.checkpoint_interval_seconds,
+        type="number",
+        minimum=0.5,
+        description="Seconds between checkpoints: updates become visible with them.",
+    ),
+    "fresh": Param(
+        default=False,
+        type="boolean",
+        description="Start from nothing: devices lose their personalized models and open windows.",
+    ),
+    "resume": Param(
+        default=False,
+        type="boolean",
+        description="Take up the deployment that ran when the stack went down, as it was.",
+    ),
+}
+
+
+@dag(
+    schedule=None,
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(hours=1),
+    params=PARAMS,
+    tags=["flead", "training"],
+    doc_md=__doc__,
+    default_args={
+        "owner": "flead",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=5),
+        "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(minutes=1),
+        "execution_timeout": timedelta(minutes=10),
+    },
+)
+def deploy_training() -> None:
+    """Prepare, stop, open, submit, record."""
+
+    @task
+    def migrate() -> list[str]:
+        """Bring the database to the newest schema."""
+        from flead.storage.migrations import migrate as apply  # noqa: PLC0415
+
+        return apply(connections.servers().database_url)
+
+    @task
+    def create_topics() -> list[str]:
+        """Create the topics that are missing."""
+        from flead.messaging.topics import create_topics as create  # noqa: PLC0415
+
+        return create(connections.servers().kafka)
+
+    @task
+    def find_running_job(params: dict[str, Any]) -> str | None:
+        """Find the job to replace; a resumed deployment replaces none."""
+        from flead_airflow.deployments import find_running_job as find  # noqa: PLC0415
+
+        if params["resume"]:
+            return None
+        with connections.flink() as flink:
+            return find(connections.servers().database_url, flink)
+
+    @task
+    def open_attempt(
+        stopped_job: str | None, savepoint: str | None, params: dict[str, Any], run_id: str
+    ) -> dict[str, Any]:
+        """Write the attempt, with its job id and the state that it continues from."""
+        from flead_airflow import deployments  # noqa: PLC0415
+
+        servers = connections.servers()
+        with connections.flink() as flink:
+            if params["resume"]:
+                submission = deployments.open_resumed(servers, flink)
+            else:
+                submission = deployments.open_new(
+                    servers,
+                    flink,
+                    deployment_id=run_id,
+                    params=params,
+                    stopped_job=stopped_job,
+                    savepoint=savepoint,
+                )
+        if submission is None:
+            raise AirflowSkipException("no deployment was active: nothing to resume")
+        return msgspec.to_builtins(submission)
+
+    @task
+    def record_active(job_id: str, params: dict[str, Any]) -> None:
+        """Make the attempt the active one and send its hyperparameters to the fleet."""
+        from flead.rounds.publishing import publish  # noqa: PLC0415
+        from flead_airflow import deployments  # noqa: PLC0415
+
+        servers = connections.servers()
+        deployments.record_active(servers.database_url, job_id, resumed=params["resume"])
+        publish(servers.database_url, servers.kafka)
+
+    @task(trigger_rule="one_failed")
+    def record_failure(job_id: str, failure: str | None) -> None:
+        """Write down why the job did not start."""
+        from flead_airflow import deployments  # noqa: PLC0415
+
+        reason = failure or "see the log of the task submit"
+        deployments.record_failure(connections.servers().database_url, job_id, reason)
+
+    running = find_running_job()
+    stop = FlinkStopWithSavepointOperator(
+        task_id="stop_running_job", job_id=running, flink_conn_id=connections.FLINK
+    )
+    attempt = open_attempt(running, stop.output)
+    submit = FlinkSubmitPythonJobOperator(
+        task_id="submit",
+        script=str(SCRIPT),
+        job_id=attempt["job_id"],
+        arguments=attempt["arguments"],
+        parallelism=attempt["parallelism"],
+        savepoint_path=attempt["savepoint_path"],
+        start_timeout_seconds=Settings.from_environment().job_start_seconds,
+        flink_conn_id=connections.FLINK,
+    )
+    [migrate(), create_topics()] >> running
+    record_active(submit.output)
+    submit >> record_failure(attempt["job_id"], submit.output[FAILURE_KEY])
+
+
+deploy_training()

@@ -1,0 +1,5 @@
+"""`python -m flead.cli`."""
+
+from flead.cli.main import main
+
+main()

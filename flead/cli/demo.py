@@ -1,0 +1,160 @@
+"""The command that runs the main job from nothing."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flead.cli.simulate import rate_per_minute
+from flead.cli.stack import Json
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from flead.stack.demonstration import Demonstration, Progress
+
+app = typer.Typer()
+SHOWN_VERSIONS = 12
+
+
+@app.command(rich_help_panel="First steps")
+def demo(
+    *,
+    devices: Annotated[int, typer.Option(min=1, help="Devices in the fleet.")] = 2407,
+    rate: Annotated[str, typer.Option(help="Rows of the whole fleet: N/min, N/s or N/h.")] = (
+        "31000/min"
+    ),
+    anomaly_rate: Annotated[
+        float, typer.Option(min=0, max=1, help="Mean share of rows that belong to an attack.")
+    ] = 0.15,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same rows.")] = 7,
+    until_version: Annotated[
+        int | None,
+        typer.Option(min=1, help="Stop after so many new global models, and stop the stack."),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds to reach --until-version in.")
+    ] = 1800.0,
+    json: Json = False,
+) -> None:
+    """Run the main job: a fleet streams, Flink trains, Airflow aggregates round after round.
+
+    Starts the stack when it does not run, deploys the training job through Airflow, and shows what
+    comes: rows, updates, and each global model with the accuracy and loss that devices measured
+    before they trained on the rows. Without --until-version it goes on until Ctrl-C. At its end it
+    stops what it started; the data stays for the next time.
+    """
+    if json and until_version is None:
+        raise typer.BadParameter("--json needs --until-version: the object is printed at the end")
+    rate_per_minute(rate)
+    import msgspec
+
+    from flead.cli.progress import stack_progress
+    from flead.cli.stack import show_addresses
+    from flead.stack.addresses import Addresses
+    from flead.stack.demonstration import Demonstration, DemonstrationOptions
+    from flead.stack.home import Home
+    from flead.stack.lifecycle import down, up
+    from flead.stack.status import stack_status
+
+    home = Home.from_environment()
+    runs_already = any(service.state == "running" for service in stack_status(home).services)
+    options = DemonstrationOptions(devices, rate, anomaly_rate, seed, until_version, timeout)
+    last: Progress | None = None
+    with interruptible():
+        try:
+            with stack_progress() as report:
+                up(home, [], report)
+            if not json:
+                show_addresses(home)
+            demonstration = Demonstration(
+                home,
+                Addresses.of(home),
+                options,
+                lambda: stack_status(home).total_memory_mb,
+            )
+            last = follow(demonstration, as_json=json)
+        except KeyboardInterrupt:
+            sys.stderr.write("stopping\n")
+        finally:
+            if not runs_already:
+                with stack_progress() as report:
+                    down(home, report)
+    if json:
+        sys.stdout.write(msgspec.json.encode(last).decode() + "\n")
+    if until_version is not None and last is None:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM end the demonstration as Ctrl-C does: cleanly."""
+
+    def interrupt(_: int, __: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def follow(demonstration: "Demonstration", *, as_json: bool) -> "Progress":
+    """Show the progress of a demonstration and return the last that there was."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True, highlight=False)
+    before: Progress | None = None
+    with Live(console=console, auto_refresh=False) as live:
+        for progress in demonstration.run(lambda line: console.print(f"· {line}")):
+            if console.is_terminal and not as_json:
+                live.update(render(progress, before), refresh=True)
+            elif before is None or len(progress.versions) > len(before.versions):
+                console.print(summary(progress))
+            before = progress
+    if before is None:
+        raise RuntimeError("a demonstration reports at least once")
+    return before
+
+
+def summary(progress: "Progress") -> str:
+    """Return one line for a log."""
+    newest = progress.versions[-1].version if progress.versions else "none yet"
+    return (
+        f"· {progress.seconds:.0f} s: {progress.rows:,} rows, {progress.local_updates:,} updates, "
+        f"version {newest}, lag {progress.consumer_lag_rows_end:,} rows, "
+        f"{progress.peak_memory_mb:,.0f} MB"
+    )
+
+
+def render(progress: "Progress", before: "Progress | None") -> "Group":
+    """Draw the live table: what flows, and the newest versions with their measured figures."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    elapsed = progress.seconds - before.seconds if before else 0.0
+    speed = (progress.rows - before.rows) / elapsed if before and elapsed else 0.0
+    flow = Text(
+        f"{progress.devices:,} devices  {progress.rows:,} rows  {speed:,.0f} rows/s  "
+        f"{progress.local_updates:,} updates  lag {progress.consumer_lag_rows_end:,} rows  "
+        f"{progress.checkpoints_completed} checkpoints  {progress.peak_memory_mb:,.0f} MB"
+    )
+    table = Table("version", "updates", "devices", "accuracy", "log loss", "scored on")
+    for column in table.columns:
+        column.justify = "right"
+    for made in progress.versions[-SHOWN_VERSIONS:]:
+        table.add_row(
+            str(made.version),
+            f"{made.num_updates:,}",
+            f"{made.num_devices:,}",
+            "" if made.global_accuracy is None else f"{made.global_accuracy:.4f}",
+            "" if made.global_loss is None else f"{made.global_loss:.4f}",
+            f"{made.metrics_rows:,} rows" if made.metrics_rows else "not yet",
+        )
+    return Group(flow, table)

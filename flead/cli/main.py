@@ -1,0 +1,37 @@
+"""The `flead` command: its groups of commands and how errors end."""
+
+import sys
+
+import typer
+
+from flead.cli import demo, simulate, stack
+from flead.stack.service import StackError
+
+app = typer.Typer(
+    name="flead",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+    help=(
+        "Federated anomaly detection for IoT fleets: Flink trains a model for each device, Airflow "
+        "runs the federation.\n\n"
+        "[bold]First steps[/bold]\n\n"
+        "  [cyan]flead up[/cyan]      start Kafka, PostgreSQL, Flink and Airflow here\n\n"
+        "  [cyan]flead status[/cyan]  what runs, where, and the memory it uses\n\n"
+        "  [cyan]flead logs -f[/cyan] what the servers say\n\n"
+        "  [cyan]flead down[/cyan]    stop everything; the data stays"
+    ),
+    epilog="FLEAD_HOME names the folder of the stack (default: .flead in the checkout).",
+)
+app.add_typer(stack.app)
+app.add_typer(simulate.app)
+app.add_typer(demo.app)
+
+
+def main() -> None:
+    """Run the command line; an error that the user can act on is shown without a traceback."""
+    try:
+        app(prog_name="flead")
+    except StackError as error:
+        sys.stderr.write(f"flead: {error}\n")
+        sys.exit(1)

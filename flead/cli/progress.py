@@ -1,0 +1,40 @@
+"""Progress on standard error: a line for each thing that happened, in colour on a terminal."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from flead.stack.lifecycle import Progress, Report
+
+MARKS = {"ready": "[green]✓[/green]", "failed": "[red]✗[/red]", "stopped": "[dim]■[/dim]"}
+BEGINNINGS = frozenset({"starting", "stopping"})
+
+
+@contextmanager
+def stack_progress() -> Iterator[Report]:
+    """Give the function that shows progress; on a terminal a last line says what is awaited."""
+    console = Console(stderr=True, highlight=False)
+    awaited: dict[str, str] = {}
+    lock = threading.Lock()
+    with console.status("") as spinner:
+
+        def report(progress: Progress) -> None:
+            with lock:
+                if progress.state in BEGINNINGS:
+                    awaited[progress.subject] = progress.state
+                else:
+                    awaited.pop(progress.subject, None)
+                    console.print(_line(progress))
+                spinner.update(", ".join(f"{state} {name}" for name, state in awaited.items()))
+
+        yield report
+
+
+def _line(progress: Progress) -> str:
+    mark = MARKS.get(progress.state, "·")
+    if progress.state == "preparing":
+        return f"{mark} {progress.detail}"
+    took = f"{progress.seconds:5.1f} s" if progress.seconds else ""
+    return f"{mark} {progress.subject:<22}{progress.state:<8}{took:>8}  {progress.detail}".rstrip()

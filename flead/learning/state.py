@@ -1,0 +1,193 @@
+"""What a trainer remembers of its devices, as arrays and in a versioned binary form."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Final
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from flead.contracts.schema import INPUT_KINDS
+from flead.features.rolling import empty_history
+from flead.features.rows import Floats, Integers
+from flead.features.spread import Spread
+from flead.learning.pending import Columns, PendingRows
+
+MAGIC: Final = b"FLEADLT"
+STATE_VERSION: Final = 1
+_ALIGNMENT: Final = 8
+_PREFIX_BYTES: Final = len(MAGIC) + 1 + 4
+
+NO_DEADLINE: Final = int(np.iinfo(np.int64).max)
+NO_PARTITION: Final = -1
+
+
+@dataclass(slots=True, eq=False)
+class DeviceArrays:
+    """State of many devices; the first axis of every array is the device.
+
+    `history` (devices, features, HISTORY_ROWS) and `seen` (rows so far) serve the rolling
+    statistics. `count`, `mean` and `m2` (devices, inputs) are the running moments. `personalized`
+    (devices, inputs + 1) holds weights, the intercept last, and `started` whether they are set.
+    `model_version` counts the closed windows. `deadline_ms` is when the open window closes by time,
+    `NO_DEADLINE` without one; `partition` is the one that the device's rows come from.
+    """
+
+    history: Floats
+    seen: Integers
+    count: Floats
+    mean: Floats
+    m2: Floats
+    personalized: Floats
+    started: NDArray[np.int64]
+    model_version: Integers
+    deadline_ms: Integers
+    partition: Integers
+
+    @classmethod
+    def fresh(cls, devices: int, features: int) -> "DeviceArrays":
+        """State of devices that have had no row."""
+        inputs = features * len(INPUT_KINDS)
+
+        def whole(value: int = 0) -> Integers:
+            return np.full(devices, value, np.int64)
+
+        return cls(
+            history=empty_history(devices, features),
+            seen=whole(),
+            count=np.zeros((devices, inputs)),
+            mean=np.zeros((devices, inputs)),
+            m2=np.zeros((devices, inputs)),
+            personalized=np.zeros((devices, inputs + 1)),
+            started=whole(),
+            model_version=whole(),
+            deadline_ms=whole(NO_DEADLINE),
+            partition=whole(NO_PARTITION),
+        )
+
+    def arrays(self) -> list[NDArray[Any]]:
+        """All arrays in the order of their declaration."""
+        return [getattr(self, field.name) for field in fields(self)]
+
+    def extended(self, further: "DeviceArrays") -> "DeviceArrays":
+        """Return the state with that of further devices at the end."""
+        pairs = zip(self.arrays(), further.arrays(), strict=True)
+        return DeviceArrays(*(np.concatenate(pair) for pair in pairs))
+
+    def moments(self, devices: Integers) -> Spread:
+        """Running moments of some devices."""
+        return Spread(self.count[devices], self.mean[devices], self.m2[devices])
+
+    def remember(self, devices: Integers, moments: Spread) -> None:
+        """Set the running moments of some devices."""
+        self.count[devices], self.mean[devices], self.m2[devices] = moments
+
+
+class _Header(msgspec.Struct, forbid_unknown_fields=True):
+    features: list[str]
+    devices: list[str]
+    pending: Annotated[int, Meta(ge=0)]
+
+
+@dataclass(slots=True, eq=False)
+class TrainerState:
+    """State of a trainer: the names of its devices, their arrays, and their waiting rows."""
+
+    devices: list[str]
+    arrays: DeviceArrays
+    pending: PendingRows
+
+    @classmethod
+    def fresh(cls, features: int) -> "TrainerState":
+        """State of a trainer that has had no row."""
+        pending = PendingRows(0, features * len(INPUT_KINDS))
+        return cls([], DeviceArrays.fresh(0, features), pending)
+
+    def add(self, names: list[str]) -> None:
+        """Add devices that have had no row."""
+        features = self.arrays.history.shape[1]
+        self.arrays = self.arrays.extended(DeviceArrays.fresh(len(names), features))
+        self.pending.add_devices(len(names))
+        self.devices.extend(names)
+
+    def to_bytes(self, features: Sequence[str]) -> bytes:
+        """Encode the state: magic, version, header as msgpack, then each array's bytes.
+
+        Arrays are little-endian and 8-byte aligned; their shapes follow from the header.
+        """
+        rows = self.pending.export()
+        header = msgspec.msgpack.encode(
+            _Header(list(features), self.devices, pending=len(rows.label))
+        )
+        prefix = MAGIC + bytes([STATE_VERSION]) + len(header).to_bytes(4, "little")
+        padding = b"\0" * (-(len(prefix) + len(header)) % _ALIGNMENT)
+        arrays = [*self.arrays.arrays(), self.pending.count, *rows]
+        return b"".join([prefix, header, padding, *map(_buffer, arrays)])
+
+    @classmethod
+    def from_bytes(cls, data: bytes, features: Sequence[str]) -> "TrainerState":
+        """Decode what `to_bytes` made.
+
+        Raises
+        ------
+        ValueError
+            When the bytes are no state, of an unknown version, of another feature list, or cut off.
+        """
+        header, start = _read_header(data)
+        if header.features != list(features):
+            raise ValueError(
+                f"the state is of the features {header.features}, not {list(features)}: "
+                "start another feature list without state"
+            )
+        devices = len(header.devices)
+        layout = _layout(devices, len(features), header.pending)
+        size = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in layout)
+        if len(data) != start + size:
+            raise ValueError(f"the state has {len(data)} bytes, not {start + size}: it is damaged")
+        content = bytearray(memoryview(data)[start:])
+        arrays = []
+        position = 0
+        for shape, dtype in layout:
+            count = int(np.prod(shape))
+            arrays.append(np.frombuffer(content, dtype, count, position).reshape(shape))
+            position += count * dtype.itemsize
+        of_devices = len(fields(DeviceArrays))
+        waiting, *columns = arrays[of_devices:]
+        pending = PendingRows(devices, len(features) * len(INPUT_KINDS))
+        pending.append(np.arange(devices), waiting, Columns(*columns))
+        return cls(header.devices, DeviceArrays(*arrays[:of_devices]), pending)
+
+
+def _read_header(data: bytes) -> tuple[_Header, int]:
+    """Decode the header and find where the arrays start."""
+    if len(data) < _PREFIX_BYTES or data[: len(MAGIC)] != MAGIC:
+        raise ValueError("these bytes are not the state of a trainer")
+    version = data[len(MAGIC)]
+    if version != STATE_VERSION:
+        raise ValueError(
+            f"the state has version {version}, this code reads version {STATE_VERSION}: "
+            "restore it with the release that wrote it, or deploy without state"
+        )
+    end = _PREFIX_BYTES + int.from_bytes(data[len(MAGIC) + 1 : _PREFIX_BYTES], "little")
+    try:
+        header = msgspec.msgpack.decode(data[_PREFIX_BYTES:end], type=_Header)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"the header of the state is damaged: {error}") from error
+    return header, end + (-end % _ALIGNMENT)
+
+
+def _layout(
+    devices: int, features: int, pending: int
+) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Shape and type of each array of the binary form, in its order."""
+    nothing = TrainerState.fresh(features)
+    of_devices = [*nothing.arrays.arrays(), nothing.pending.count]
+    shapes = [((devices, *array.shape[1:]), array.dtype) for array in of_devices]
+    shapes += [((pending, *array.shape[1:]), array.dtype) for array in nothing.pending.export()]
+    return [(shape, dtype.newbyteorder("<")) for shape, dtype in shapes]
+
+
+def _buffer(array: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)

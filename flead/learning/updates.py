@@ -1,0 +1,141 @@
+"""Closed windows as messages."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from flead.contracts.messages import (
+    ClosedBy,
+    Hyperparameters,
+    LocalUpdate,
+)
+from flead.features.rows import Floats, Integers
+from flead.features.spread import Spread
+from flead.learning.fleet import PublishedModel
+from flead.learning.metrics import MetricSums
+
+
+@dataclass(frozen=True, slots=True)
+class Occasion:
+    """What windows that close together have in common; `current` is the promoted model."""
+
+    now_ms: int
+    closed_by: ClosedBy
+    feature_schema: str
+    current: PublishedModel | None
+    candidate: PublishedModel | None
+    paused: bool
+    revision: int
+    hyperparameters: Hyperparameters
+    trial: str | None
+
+
+class WindowSummary(NamedTuple):
+    """Figures of each window, arrays of shape (devices,); times are event times in milliseconds."""
+
+    model_version: Integers
+    partition: Integers
+    rows: Integers
+    rows_labelled: Integers
+    first_offset: Integers
+    last_offset: Integers
+    offset_sum: Integers
+    window_start: Integers
+    window_end: Integers
+
+
+class Scores(NamedTuple):
+    """Sums of each model over each window's rows; None for a model that does not exist."""
+
+    current: MetricSums | None
+    candidate: MetricSums | None
+    personalized: MetricSums
+
+
+def describe_updates(
+    names: list[str],
+    windows: WindowSummary,
+    scores: Scores,
+    client: Floats | None,
+    moments: Spread,
+    occasion: Occasion,
+) -> Iterator[LocalUpdate]:
+    """Describe windows as updates.
+
+    Parameters
+    ----------
+    names
+        The devices.
+    windows, scores
+        Figures and scores of each device's window.
+    client
+        Trained weights, the intercept last, of shape (devices, inputs + 1); None when paused.
+    moments
+        Moments of each device with this window, arrays of shape (devices, inputs).
+    occasion
+        What the windows have in common.
+    """
+    settings = occasion.hyperparameters
+    status = UpdateStatus.PAUSED if client is None else UpdateStatus.TRAINING
+    models = [None] * len(names) if client is None else client.tolist()
+    columns = zip(
+        names,
+        zip(*(column.tolist() for column in windows), strict=True),
+        _messages(scores.current, occasion.current, len(names)),
+        _messages(scores.candidate, occasion.candidate, len(names)),
+        scores.personalized.messages((windows.model_version - 1).tolist()),
+        models,
+        zip(*(array.tolist() for array in moments), strict=True),
+        strict=True,
+    )
+    for device, window, current, candidate, personalized, model, spread in columns:
+        version, partition, rows, labelled, first, last, total, start, end = window
+        yield LocalUpdate(
+            device_id=device,
+            model_version=version,
+            base_version=0 if occasion.current is None else occasion.current.version,
+            feature_schema=occasion.feature_schema,
+            trained=model is not None,
+            status=status,
+            samples_processed=0 if model is None else rows,
+            weights=None if model is None else model[:-1],
+            intercept=None if model is None else model[-1],
+            moments=Moments(*spread),
+            global_metrics=current,
+            candidate_metrics=candidate,
+            personalized_metrics=personalized,
+            accuracy=_accuracy(personalized),
+            rows=rows,
+            rows_labelled=labelled,
+            rows_pseudo_labelled=rows - labelled,
+            label_source=_label_source(rows, labelled),
+            input_partition=partition,
+            first_offset=first,
+            last_offset=last,
+            offset_sum=total,
+            window_start=start,
+            window_end=end,
+            closed_by=occasion.closed_by,
+            learning_rate=settings.learning_rate,
+            hyperparameters_revision=occasion.revision,
+            trial=occasion.trial,
+            timestamp=occasion.now_ms,
+        )
+
+
+def _messages(
+    sums: MetricSums | None, model: PublishedModel | None, windows: int
+) -> list[Metrics | None]:
+    if sums is None or model is None:
+        return [None] * windows
+    return sums.messages([model.version] * windows)
+
+
+def _accuracy(metrics: Metrics | None) -> float | None:
+    return None if metrics is None else (metrics.tp + metrics.tn) / metrics.rows
+
+
+def _label_source(rows: int, labelled: int) -> LabelSource:
+    if labelled == rows:
+        return LabelSource.LABEL
+    return LabelSource.MIXED if labelled else LabelSource.ZSCORE

@@ -1,0 +1,215 @@
+"""The main job from nothing to global models, through Airflow, with what it did counted."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import msgspec
+
+from flead.contracts.messages import Hyperparameters
+from flead.contracts.topics import Topic, dead_letter_topic
+from flead.messaging.lag import consumer_lag
+from flead.messaging.reading import end_offsets, read_committed
+from flead.messaging.topics import create_topics
+from flead.stack.addresses import Addresses
+from flead.stack.flink_rest import FlinkClient
+from flead.stack.home import CHECKOUT, Home
+from flead.stack.service import StackError
+from flead.stack.training import deploy
+from flead.storage.connection import connect
+from flead.storage.migrations import migrate
+from flead.storage.models import newest_version
+from flead.storage.progress import MadeVersion, updates_collected, versions_after
+
+POLL_SECONDS = 1.0
+MEMORY_SECONDS = 5.0
+MAX_DEAD_LETTERS = 100_000
+TRAINING_GROUP = "flead-training"
+FLEET_LOG = "fleet.log"
+HEALTHY_STATES = frozenset({"CREATED", "INITIALIZING", "RUNNING", "RESTARTING"})
+
+
+class DemonstrationError(StackError):
+    """The demonstration cannot go on; the message says what stopped."""
+
+
+class DemonstrationOptions(msgspec.Struct, frozen=True):
+    """What the demonstration runs: the fleet and when to stop (None: when interrupted)."""
+
+    devices: int = 2407
+    rate: str = "31000/min"
+    anomaly_rate: float = 0.15
+    seed: int = 7
+    until_version: int | None = None
+    timeout_seconds: float = 1800.0
+    hyperparameters: Hyperparameters = Hyperparameters()
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """What this run has done so far; `versions` are those that it made, oldest first."""
+
+    seconds: float
+    rows: int
+    local_updates: int
+    versions: list[MadeVersion]
+    flink_job_state: str | None
+    checkpoints_completed: int
+    dead_letters: int
+    seconds_to_first_version: float | None
+    consumer_lag_rows_max: int
+    consumer_lag_rows_end: int
+    peak_memory_mb: float
+    devices: int
+
+
+class Demonstration:
+    """One run of the main job on an embedded stack that is up.
+
+    Parameters
+    ----------
+    home, addresses
+        The stack.
+    options
+        The fleet, the training and the stop condition.
+    memory_mb
+        Returns the stack's memory now, in MB.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        addresses: Addresses,
+        options: DemonstrationOptions,
+        memory_mb: Callable[[], float],
+    ) -> None:
+        self._home = home
+        self._addresses = addresses
+        self._options = options
+        self._memory_mb = memory_mb
+        self._kafka = {"bootstrap.servers": addresses.kafka_bootstrap}
+        self._flink = FlinkClient(addresses.flink_url)
+        self._lag_max = 0
+        self._memory_max = 0.0
+        self._memory_at = -MEMORY_SECONDS
+        self._dead_letters = 0
+        self._first_version_after: float | None = None
+
+    def run(self, say: Callable[[str], None]) -> Iterator[Progress]:
+        """Start the fleet and the training job, then report progress about once a second.
+
+        Ends once the stop condition holds; closing the iterator stops the fleet.
+
+        Raises
+        ------
+        DemonstrationError
+            When the fleet's process or the Flink job ended, or the time was up.
+        """
+        migrate(self._addresses.database_url)
+        create_topics(self._kafka)
+        self._mark_beginning()
+        with ExitStack() as running:
+            say("starting the fleet")
+            fleet = running.enter_context(self._fleet())
+            params = msgspec.to_builtins(self._options.hyperparameters)
+            job_id = deploy(self._addresses, params, say)
+            say("training: the first windows close within a minute")
+            while True:
+                progress = self._measure(job_id)
+                yield progress
+                if self._is_done(progress):
+                    return
+                self._check(progress, fleet)
+                time.sleep(POLL_SECONDS)
+
+    def _mark_beginning(self) -> None:
+        """Remember where everything stands, to count only what this run makes."""
+        self._began = time.monotonic()
+        self._telemetry_start = sum(end_offsets(self._kafka, Topic.TELEMETRY).values())
+        self._updates_start = end_offsets(self._kafka, Topic.LOCAL_UPDATES)
+        self._dead_letters_from = end_offsets(self._kafka, dead_letter_topic(Topic.TELEMETRY))
+        with connect(self._addresses.database_url) as connection, connection.cursor() as cursor:
+            self._version_start = newest_version(cursor)
+
+    @contextmanager
+    def _fleet(self) -> Iterator[subprocess.Popen[bytes]]:
+        options = self._options
+        log = self._home.logs / FLEET_LOG
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [
+                    sys.executable, "-m", "flead.cli", "simulate",
+                    "--devices", str(options.devices), "--rate", options.rate,
+                    "--anomaly-rate", str(options.anomaly_rate), "--seed", str(options.seed),
+                ],
+                stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=CHECKOUT,
+                start_new_session=True,
+            )  # fmt: skip
+            try:
+                yield process
+            finally:
+                process.terminate()
+                try:
+                    process.wait(timeout=15)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+    def _measure(self, job_id: str) -> Progress:
+        seconds = time.monotonic() - self._began
+        with connect(self._addresses.database_url) as connection, connection.cursor() as cursor:
+            versions = versions_after(cursor, self._version_start)
+            collected = updates_collected(cursor, Topic.LOCAL_UPDATES, self._updates_start)
+        if versions and self._first_version_after is None:
+            self._first_version_after = round(seconds, 1)
+        lag = sum(consumer_lag(self._kafka, TRAINING_GROUP, Topic.TELEMETRY).values())
+        self._lag_max = max(self._lag_max, lag)
+        self._sample_memory(seconds)
+        return Progress(
+            seconds=round(seconds, 1),
+            devices=self._options.devices,
+            rows=sum(end_offsets(self._kafka, Topic.TELEMETRY).values()) - self._telemetry_start,
+            local_updates=collected,
+            versions=versions,
+            flink_job_state=self._flink.job_state(job_id),
+            checkpoints_completed=self._flink.completed_checkpoints(job_id),
+            dead_letters=self._count_dead_letters(),
+            seconds_to_first_version=self._first_version_after,
+            consumer_lag_rows_max=self._lag_max,
+            consumer_lag_rows_end=lag,
+            peak_memory_mb=round(self._memory_max, 1),
+        )
+
+    def _sample_memory(self, seconds: float) -> None:
+        """Sum the stack's memory now and then: it takes the kernel a while to count."""
+        if seconds - self._memory_at >= MEMORY_SECONDS:
+            self._memory_at = seconds
+            self._memory_max = max(self._memory_max, self._memory_mb())
+
+    def _count_dead_letters(self) -> int:
+        """Count on from the last count: offsets of a transactional topic are no message counts."""
+        topic = dead_letter_topic(Topic.TELEMETRY)
+        reading = read_committed(self._kafka, topic, self._dead_letters_from, MAX_DEAD_LETTERS)
+        self._dead_letters += len(reading.records)
+        self._dead_letters_from = reading.next_offsets
+        return self._dead_letters
+
+    def _is_done(self, progress: Progress) -> bool:
+        until = self._options.until_version
+        return until is not None and len(progress.versions) >= until
+
+    def _check(self, progress: Progress, fleet: subprocess.Popen[bytes]) -> None:
+        if fleet.poll() is not None:
+            log = self._home.logs / FLEET_LOG
+            raise DemonstrationError(f"the fleet stopped with {fleet.returncode}; see {log}")
+        if progress.flink_job_state not in HEALTHY_STATES:
+            raise DemonstrationError(
+                f"the Flink job is {progress.flink_job_state}; see `flead logs flink-taskmanager`"
+            )
+        until, limit = self._options.until_version, self._options.timeout_seconds
+        if until is not None and progress.seconds > limit:
+            raise DemonstrationError(
+                f"{len(progress.versions)} of {until} versions after {limit:g} s; see the runs of "
+                f"aggregation_round in Airflow ({self._addresses.airflow_url})"
+            )

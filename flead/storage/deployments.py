@@ -1,0 +1,283 @@
+"""Submissions, savepoints and stops of the training job (`training_deployments`).
+
+An *attempt* is one job: its row, with the job id, is written before the job is posted to Flink,
+which refuses an id that it knows; so an attempt that is taken up again after a crash runs once.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+
+from flead.contracts.deployment import TrainingDeployment
+from flead.contracts.schema import feature_schema
+from flead.storage.connection import Cursor
+from flead.storage.copying import Jsonb, copy_rows
+
+
+class AttemptStatus(StrEnum):
+    """Life of an attempt: `stopped` is for good, `suspended` until the stack starts again."""
+
+    SUBMITTING = "submitting"
+    ACTIVE = "active"
+    STOPPED = "stopped"
+    SUSPENDED = "suspended"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+
+
+class AttemptStateError(Exception):
+    """The attempt is not in a state from which the step is possible."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One job of a deployment; `job_id` is Flink's, 32 hex digits."""
+
+    deployment_id: str
+    attempt: int
+    job_id: str
+    status: AttemptStatus
+    feature_schema: str
+    configuration: TrainingDeployment
+    restored_from: str | None
+    savepoint_path: str | None
+    reason: str | None
+
+
+_COLUMNS: Final = (
+    "deployment_id",
+    "attempt",
+    "job_id",
+    "status",
+    "feature_schema",
+    "configuration",
+    "restored_from",
+    "savepoint_path",
+    "reason",
+)
+_SELECT: Final = (
+    f"SELECT {', '.join(_COLUMNS)} FROM training_deployments "  # noqa: S608 - constants
+    "WHERE kind IN ('submit', 'restore')"
+)
+
+
+def job_id(deployment_id: str, attempt: int) -> str:
+    """Return the Flink job id of an attempt: the first 32 hex digits of a SHA-256."""
+    return hashlib.sha256(f"{deployment_id}/{attempt}".encode()).hexdigest()[:32]
+
+
+def open_attempt(
+    cursor: Cursor,
+    deployment_id: str,
+    configuration: TrainingDeployment,
+    restored_from: str | None = None,
+) -> Attempt:
+    """Return the attempt to submit: the unfinished one of this deployment, or else a new row.
+
+    Parameters
+    ----------
+    restored_from
+        Savepoint or checkpoint that the job starts from; None starts from nothing.
+    """
+    cursor.execute(
+        f"{_SELECT} AND deployment_id = %s ORDER BY attempt DESC LIMIT 1", (deployment_id,)
+    )
+    newest = _one(cursor)
+    if newest and newest.status in (AttemptStatus.SUBMITTING, AttemptStatus.ACTIVE):
+        return newest
+    attempt = newest.attempt + 1 if newest else 1
+    opened = Attempt(
+        deployment_id,
+        attempt,
+        job_id(deployment_id, attempt),
+        AttemptStatus.SUBMITTING,
+        feature_schema(configuration.features),
+        configuration,
+        restored_from,
+        savepoint_path=None,
+        reason=None,
+    )
+    _insert(cursor, opened, "restore" if restored_from else "submit", opened.status)
+    return opened
+
+
+def mark_active(cursor: Cursor, job: str) -> Attempt:
+    """Make a submitted job the active one; every other unfinished attempt is superseded.
+
+    Raises
+    ------
+    AttemptStateError
+        When the job is neither being submitted nor active already.
+    """
+    attempt = _locked(cursor, job)
+    if attempt.status not in (AttemptStatus.SUBMITTING, AttemptStatus.ACTIVE):
+        raise AttemptStateError(
+            f"job {job} is {attempt.status}; only a submitted job becomes active"
+        )
+    cursor.execute(
+        """
+        UPDATE training_deployments
+        SET status = 'superseded', updated_at = now(), reason = coalesce(reason, %s)
+        WHERE status IN ('active', 'suspended', 'submitting') AND job_id <> %s
+        """,
+        (f"superseded by job {job}", job),
+    )
+    return _set(cursor, job, AttemptStatus.ACTIVE, None, None)
+
+
+def mark_failed(cursor: Cursor, job: str, reason: str) -> Attempt:
+    """Record that a job could not be started, or ended by itself."""
+    _locked(cursor, job)
+    return _set(cursor, job, AttemptStatus.FAILED, reason, None)
+
+
+def mark_stopped(cursor: Cursor, job: str, reason: str, savepoint_path: str | None) -> Attempt:
+    """Record that a job was stopped for good, and the savepoint that it left."""
+    return _end(cursor, job, AttemptStatus.STOPPED, reason, savepoint_path)
+
+
+def mark_suspended(cursor: Cursor, job: str, reason: str, savepoint_path: str | None) -> Attempt:
+    """Record that a job was stopped until the stack starts again."""
+    return _end(cursor, job, AttemptStatus.SUSPENDED, reason, savepoint_path)
+
+
+def record_savepoint(cursor: Cursor, job: str, savepoint_path: str) -> None:
+    """Record a savepoint of a job that runs on."""
+    _insert(cursor, _locked(cursor, job), "savepoint", "completed", savepoint_path)
+
+
+def active(cursor: Cursor) -> Attempt | None:
+    """Return the active attempt."""
+    cursor.execute(f"{_SELECT} AND status = 'active'")
+    return _one(cursor)
+
+
+def resumable(cursor: Cursor) -> Attempt | None:
+    """Return the attempt that `up` takes up again: what ran, or was about to, when it went down.
+
+    None after a stop for good. Failed attempts are passed over: a deployment that could not be
+    resumed is still the one to resume.
+    """
+    cursor.execute(f"{_SELECT} AND status NOT IN ('failed', 'superseded') ORDER BY id DESC LIMIT 1")
+    newest = _one(cursor)
+    return None if newest is None or newest.status is AttemptStatus.STOPPED else newest
+
+
+def newest_attempts(cursor: Cursor, limit: int = 100) -> list[Attempt]:
+    """The last `limit` attempts of all deployments, newest first."""
+    cursor.execute(f"{_SELECT} ORDER BY id DESC LIMIT %s", (limit,))
+    return [_attempt(row) for row in cursor.fetchall()]
+
+
+def newest_savepoint(cursor: Cursor, configuration: TrainingDeployment) -> str | None:
+    """Return the path of the newest savepoint that a job of this configuration can start from.
+
+    It must be of the same feature list and number of buckets, which are part of the state.
+    """
+    cursor.execute(
+        """
+        SELECT savepoint_path FROM training_deployments
+        WHERE savepoint_path IS NOT NULL AND feature_schema = %s
+            AND (configuration ->> 'buckets')::int = %s
+        ORDER BY id DESC LIMIT 1
+        """,
+        (feature_schema(configuration.features), configuration.buckets),
+    )
+    row = cursor.fetchone()
+    return None if row is None else str(row[0])
+
+
+def current_features(cursor: Cursor) -> list[str] | None:
+    """Return the feature list in training: of the active deployment, else of one that starts."""
+    cursor.execute(
+        f"{_SELECT} AND status IN ('active', 'submitting') ORDER BY status = 'active' DESC, id DESC"
+        " LIMIT 1"
+    )
+    attempt = _one(cursor)
+    return None if attempt is None else attempt.configuration.features
+
+
+def _end(
+    cursor: Cursor, job: str, status: AttemptStatus, reason: str, savepoint_path: str | None
+) -> Attempt:
+    before = _locked(cursor, job)
+    after = _set(cursor, job, status, reason, savepoint_path)
+    if before.status is not status:
+        _insert(cursor, after, "stop", "completed", savepoint_path)
+    return after
+
+
+def _locked(cursor: Cursor, job: str) -> Attempt:
+    cursor.execute(f"{_SELECT} AND job_id = %s FOR UPDATE", (job,))
+    attempt = _one(cursor)
+    if attempt is None:
+        raise AttemptStateError(f"job {job} was never opened as an attempt of a deployment")
+    return attempt
+
+
+def _set(
+    cursor: Cursor,
+    job: str,
+    status: AttemptStatus,
+    reason: str | None,
+    savepoint_path: str | None,
+) -> Attempt:
+    cursor.execute(
+        """
+        UPDATE training_deployments
+        SET status = %s, reason = %s, savepoint_path = %s, updated_at = now()
+        WHERE kind IN ('submit', 'restore') AND job_id = %s
+        """,
+        (status.value, reason, savepoint_path, job),
+    )
+    return _locked(cursor, job)
+
+
+def _insert(
+    cursor: Cursor, attempt: Attempt, kind: str, status: str, savepoint_path: str | None = None
+) -> None:
+    row = (
+        attempt.deployment_id,
+        attempt.attempt,
+        attempt.job_id,
+        kind,
+        status,
+        attempt.feature_schema,
+        Jsonb(attempt.configuration),
+        attempt.restored_from if kind == "restore" else None,
+        savepoint_path,
+        attempt.reason,
+    )
+    copy_rows(
+        cursor,
+        "training_deployments",
+        (
+            "deployment_id",
+            "attempt",
+            "job_id",
+            "kind",
+            "status",
+            "feature_schema",
+            "configuration",
+            "restored_from",
+            "savepoint_path",
+            "reason",
+        ),
+        [row],
+    )
+
+
+def _one(cursor: Cursor) -> Attempt | None:
+    row: Sequence[Any] | None = cursor.fetchone()
+    return None if row is None else _attempt(row)
+
+
+def _attempt(row: Sequence[Any]) -> Attempt:
+    value = dict(zip(_COLUMNS, row, strict=True))
+    value["status"] = AttemptStatus(value["status"])
+    value["configuration"] = msgspec.convert(value["configuration"], TrainingDeployment)
+    return Attempt(**value)

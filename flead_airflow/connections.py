@@ -1,0 +1,87 @@
+"""Airflow connections as what `flead.storage` and `flead.messaging` take."""
+
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import msgspec
+from airflow.sdk import BaseHook, Connection
+
+from flead_airflow.flink.hook import FlinkRestHook
+
+DATABASE: Final = "flead_db"
+KAFKA: Final = "flead_kafka"
+FLINK: Final = "flead_flink"
+
+
+class Servers(msgspec.Struct, frozen=True):
+    """Where the shared state is.
+
+    `database_url` is a libpq URL; `kafka` holds librdkafka properties and `flink_kafka` those of
+    Flink's Kafka clients, which name security differently.
+    """
+
+    database_url: str
+    kafka: dict[str, str]
+    flink_kafka: dict[str, str]
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Addresses of the brokers."""
+        return self.kafka["bootstrap.servers"]
+
+
+def servers() -> Servers:
+    """Look up the connections, from a task or a thread of a trigger."""
+    return Servers(
+        database_url(BaseHook.get_connection(DATABASE)),
+        kafka_properties(BaseHook.get_connection(KAFKA)),
+        flink_kafka_properties(BaseHook.get_connection(FLINK)),
+    )
+
+
+def flink() -> FlinkRestHook:
+    """Return the hook of the Flink cluster, a context manager."""
+    return FlinkRestHook(FLINK)
+
+
+def database_url(connection: Connection) -> str:
+    """URL of a `postgres` connection; its extra is passed to libpq, `sslmode` for one.
+
+    Raises
+    ------
+    ValueError
+        When it names no host or no database.
+    """
+    if not connection.host or not connection.schema:
+        raise ValueError(f"connection {connection.conn_id} needs a host and a database (schema)")
+    account = quote(connection.login or "", safe="")
+    if connection.password:
+        account += f":{quote(connection.password, safe='')}"
+    host = f"[{connection.host}]" if ":" in connection.host else connection.host
+    address = f"{account}@{host}" if account else host
+    port = f":{connection.port}" if connection.port else ""
+    query = urlencode(connection.extra_dejson, quote_via=quote)
+    return f"postgresql://{address}{port}/{quote(connection.schema)}{'?' if query else ''}{query}"
+
+
+def kafka_properties(connection: Connection) -> dict[str, str]:
+    """Librdkafka properties of a `kafka` connection: its extra, as strings.
+
+    Raises
+    ------
+    ValueError
+        When it has no `bootstrap.servers`.
+    """
+    properties = {name: _text(value) for name, value in connection.extra_dejson.items()}
+    if "bootstrap.servers" not in properties:
+        raise ValueError(f"connection {connection.conn_id} needs `bootstrap.servers` in its extra")
+    return properties
+
+
+def flink_kafka_properties(connection: Connection) -> dict[str, str]:
+    """Properties of Flink's Kafka clients: `kafka` in the extra of the Flink connection."""
+    return {name: _text(value) for name, value in connection.extra_dejson.get("kafka", {}).items()}
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,196 @@
+"""Decisions of the DAG `deploy_training`: what to stop, what to start, and from which state.
+
+Each function may run twice. The database holds the progress; Flink is asked what really runs.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from flead.contracts.deployment import TrainingDeployment
+from flead.contracts.messages import CONTROL_KEY, Hyperparameters, TrainingControl
+from flead.contracts.schema import feature_schema
+from flead.contracts.topics import Topic
+from flead.storage import deployments, outbox
+from flead.storage.connection import Cursor, connect
+from flead.storage.deployments import Attempt, AttemptStatus
+from flead.storage.locks import Lock, lock_for_transaction
+from flead.storage.outbox import OutboxMessage
+from flead_airflow.connections import Servers
+from flead_airflow.flink.checkpoints import newest_retained_checkpoint
+from flead_airflow.flink.hook import FlinkRestHook
+
+CHECKPOINT_DIRECTORY: Final = "execution.checkpointing.dir"
+UNFINISHED: Final = (AttemptStatus.ACTIVE, AttemptStatus.SUBMITTING)
+
+logger = logging.getLogger(__name__)
+
+
+class Submission(msgspec.Struct, frozen=True):
+    """What is posted to Flink; `savepoint_path` is None for a job that starts from nothing."""
+
+    job_id: str
+    arguments: list[str]
+    parallelism: int
+    savepoint_path: str | None
+
+
+def configuration_of(params: Mapping[str, Any], servers: Servers) -> TrainingDeployment:
+    """Make the job's configuration out of the Params of a run.
+
+    Raises
+    ------
+    msgspec.ValidationError
+        Names the Param that is out of range.
+    """
+    names = [field.name for field in msgspec.structs.fields(Hyperparameters)]
+    return msgspec.convert(
+        {
+            "features": params["features"],
+            "hyperparameters": {name: params[name] for name in names},
+            "parallelism": params["parallelism"],
+            "checkpoint_interval_seconds": params["checkpoint_interval_seconds"],
+            "bootstrap_servers": servers.bootstrap_servers,
+            "kafka": servers.flink_kafka,
+        },
+        TrainingDeployment,
+    )
+
+
+def find_running_job(database_url: str, flink: FlinkRestHook) -> str | None:
+    """Id of the training job that runs in Flink, None when none does."""
+    with connect(database_url) as connection, connection.cursor() as cursor:
+        attempts = deployments.newest_attempts(cursor)
+    for attempt in attempts:
+        job = flink.find_job(attempt.job_id) if attempt.status in UNFINISHED else None
+        if job and not job.state.ended:
+            return attempt.job_id
+    return None
+
+
+def open_new(
+    servers: Servers,
+    flink: FlinkRestHook,
+    *,
+    deployment_id: str,
+    params: Mapping[str, Any],
+    stopped_job: str | None,
+    savepoint: str | None,
+) -> Submission:
+    """Open an attempt of a new deployment, which continues from the state of the one before it.
+
+    Parameters
+    ----------
+    deployment_id : str
+        The same each time this runs for one deployment.
+    params : mapping
+        Params of the run; with `fresh` the job starts from nothing.
+    stopped_job, savepoint : str, optional
+        The job that was stopped for this deployment, and the savepoint that it left.
+    """
+    configuration = configuration_of(params, servers)
+    with connect(servers.database_url) as connection, connection.cursor() as cursor:
+        lock_for_transaction(cursor, Lock.SUBMISSIONS)
+        if stopped_job:
+            reason = f"replaced by deployment {deployment_id}"
+            deployments.mark_stopped(cursor, stopped_job, reason, savepoint)
+        restored_from = None if params["fresh"] else restore_point(cursor, configuration, flink)
+        return _open(cursor, flink, deployment_id, configuration, restored_from)
+
+
+def open_resumed(servers: Servers, flink: FlinkRestHook) -> Submission | None:
+    """Open an attempt of the deployment that ran when the stack went down, None without one.
+
+    Its configuration is the stored one, with the addresses of today. A job that still runs is taken
+    up as it is.
+    """
+    with connect(servers.database_url) as connection, connection.cursor() as cursor:
+        lock_for_transaction(cursor, Lock.SUBMISSIONS)
+        attempt = deployments.resumable(cursor)
+        if attempt is None:
+            return None
+        job = flink.find_job(attempt.job_id)
+        if job and not job.state.ended:
+            return _submission(attempt)
+        configuration = msgspec.structs.replace(
+            attempt.configuration,
+            bootstrap_servers=servers.bootstrap_servers,
+            kafka=servers.flink_kafka,
+        )
+        restored_from = restore_point(cursor, configuration, flink)
+        return _open(cursor, flink, attempt.deployment_id, configuration, restored_from)
+
+
+def restore_point(
+    cursor: Cursor, configuration: TrainingDeployment, flink: FlinkRestHook
+) -> str | None:
+    """Savepoint or retained checkpoint that continues the newest attempt which got anywhere.
+
+    A job commits its outputs with its checkpoints, so the state to continue from is always that of
+    the last attempt that completed one. Another feature list or number of buckets has other state:
+    then there is none.
+    """
+    schema = feature_schema(configuration.features)
+    directory = flink.configuration()[CHECKPOINT_DIRECTORY]
+    for attempt in deployments.newest_attempts(cursor):
+        state = attempt.savepoint_path or newest_retained_checkpoint(directory, attempt.job_id)
+        if state is None and attempt.status is AttemptStatus.FAILED:
+            continue
+        same = (attempt.feature_schema, attempt.configuration.buckets) == (
+            schema,
+            configuration.buckets,
+        )
+        return (state or attempt.restored_from) if same else None
+    return None
+
+
+def _open(
+    cursor: Cursor,
+    flink: FlinkRestHook,
+    deployment_id: str,
+    configuration: TrainingDeployment,
+    restored_from: str | None,
+) -> Submission:
+    """Open an attempt; one that was opened before and never reached Flink is taken up again."""
+    for attempt in deployments.newest_attempts(cursor):
+        if attempt.deployment_id != deployment_id or attempt.status not in UNFINISHED:
+            continue
+        planned = (attempt.configuration, attempt.restored_from)
+        if planned != (configuration, restored_from) or flink.find_job(attempt.job_id):
+            reason = "Flink has lost or ended the job"
+            deployments.mark_suspended(cursor, attempt.job_id, reason, savepoint_path=None)
+    return _submission(
+        deployments.open_attempt(cursor, deployment_id, configuration, restored_from)
+    )
+
+
+def record_active(database_url: str, job_id: str, *, resumed: bool) -> None:
+    """Record that a job has started; a new deployment's hyperparameters go to the fleet.
+
+    A resumed job keeps what `training-control` holds, which may have been tuned since.
+    """
+    with connect(database_url) as connection, connection.cursor() as cursor:
+        attempt = deployments.mark_active(cursor, job_id)
+        if not resumed:
+            control = TrainingControl(0, attempt.configuration.hyperparameters)
+            value = msgspec.json.encode(control).decode()
+            outbox.add(cursor, [OutboxMessage(Topic.CONTROL, CONTROL_KEY, value)])
+    logger.info("Deployment %s, attempt %s, is active", attempt.deployment_id, attempt.attempt)
+
+
+def record_failure(database_url: str, job_id: str, reason: str) -> None:
+    """Record that a job did not start."""
+    with connect(database_url) as connection, connection.cursor() as cursor:
+        deployments.mark_failed(cursor, job_id, reason)
+
+
+def _submission(attempt: Attempt) -> Submission:
+    configuration = msgspec.json.encode(attempt.configuration).decode()
+    return Submission(
+        job_id=attempt.job_id,
+        arguments=["--training-config", configuration],
+        parallelism=attempt.configuration.parallelism,
+        savepoint_path=attempt.restored_from,
+    )

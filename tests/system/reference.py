@@ -1,0 +1,121 @@
+"""An independent reading of DESIGN's learning: one device, one row at a time, with scikit-learn.
+
+It shares nothing with `flead.features` and `flead.learning`, so that what the running system made can
+be checked against it.
+"""
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from sklearn.linear_model import SGDClassifier
+from sklearn.metrics import confusion_matrix, log_loss
+
+
+@dataclass
+class DeviceHistory:
+    """All valid rows of a device in offset order, with the inputs of each."""
+
+    features: list[str]
+    offsets: list[int] = field(default_factory=list)
+    labels: list[int | None] = field(default_factory=list)
+    values: list[list[float]] = field(default_factory=list)
+    inputs: list[list[float]] = field(default_factory=list)
+
+    def add(self, offset: int, message: dict[str, Any]) -> None:
+        row = [
+            math.nan if message["features"].get(name) is None else message["features"][name]
+            for name in self.features
+        ]
+        self.inputs.append(inputs_of(row, self.values[-100:]))
+        self.values.append(row)
+        self.offsets.append(offset)
+        self.labels.append(message["label"])
+
+
+def inputs_of(row: list[float], history: list[list[float]]) -> list[float]:
+    """Value, z-score, rolling mean and rolling deviation of each feature."""
+    inputs: list[float] = []
+    for feature, value in enumerate(row):
+        past = [each[feature] for each in history if not math.isnan(each[feature])]
+        mean = float(np.mean(past)) if past else math.nan
+        deviation = float(np.std(past)) if past else math.nan
+        z_score = math.nan
+        if not math.isnan(value):
+            usable = len(past) >= 30 and deviation > 0
+            z_score = float(np.clip((value - mean) / deviation, -10, 10)) if usable else 0.0
+        inputs += [value, z_score, mean, deviation]
+    return inputs
+
+
+def moments_of(inputs: list[list[float]], width: int) -> tuple[np.ndarray, ...]:
+    """Count, mean and M2 of each input over rows, missing ones left out."""
+    columns = np.array(inputs, dtype=float).reshape(-1, width)
+    count = np.sum(~np.isnan(columns), axis=0).astype(float)
+    present = [column[~np.isnan(column)] for column in columns.T]
+    mean = np.array([column.mean() if column.size else 0.0 for column in present])
+    m2 = np.array(
+        [((column - column.mean()) ** 2).sum() if column.size else 0.0 for column in present]
+    )
+    return count, mean, m2
+
+
+def standardized(
+    inputs: list[list[float]], own: tuple[np.ndarray, ...], fleet: tuple[np.ndarray, ...] | None
+) -> np.ndarray:
+    """Inputs by the device's moments, the fleet's while the device has fewer than 30 rows."""
+    out = np.zeros((len(inputs), len(inputs[0])))
+    for row, values in enumerate(inputs):
+        for column, value in enumerate(values):
+            moments = [own] if own[0][column] >= 30 else [m for m in (fleet, own) if m is not None]
+            usable = [m for m in moments if m[0][column] >= 2]
+            if math.isnan(value) or not usable:
+                continue
+            count, mean, m2 = (part[column] for part in usable[0])
+            deviation = math.sqrt(m2 / count)
+            if deviation > 0:
+                out[row, column] = np.clip((value - mean) / deviation, -10, 10)
+    return out
+
+
+def trained(
+    weights: np.ndarray, intercept: float, x: np.ndarray, y: list[int], learning_rate: float,
+    alpha: float,
+) -> tuple[np.ndarray, float]:  # fmt: skip
+    """Return what one pass of scikit-learn's SGD makes of a model."""
+    model = SGDClassifier(
+        loss="log_loss", penalty="l2", alpha=alpha, learning_rate="constant", eta0=learning_rate,
+        shuffle=False,
+    )  # fmt: skip
+    model.partial_fit(np.zeros((1, x.shape[1])), [0], classes=[0, 1])
+    model.coef_ = weights.reshape(1, -1).copy()
+    model.intercept_ = np.array([intercept])
+    model.partial_fit(x, y)
+    return model.coef_[0], float(model.intercept_[0])
+
+
+def metrics_of(
+    weights: np.ndarray, intercept: float, x: np.ndarray, y: list[int]
+) -> dict[str, Any]:
+    """Sums of a model over labelled rows, by scikit-learn."""
+    probability = 1 / (1 + np.exp(-(x @ weights + intercept)))
+    tn, fp, fn, tp = confusion_matrix(y, probability >= 0.5, labels=[0, 1]).ravel()
+    return {
+        "rows": len(y),
+        "log_loss_sum": log_loss(y, probability, labels=[0, 1], normalize=False),
+        "tp": int(tp), "fp": int(fp), "tn": int(tn), "fn": int(fn),
+    }  # fmt: skip
+
+
+def histories(
+    messages: list[tuple[bytes, bytes, int, int]], features: list[str]
+) -> dict[str, DeviceHistory]:
+    """Collect (key, value, partition, offset) messages, in offset order, by device."""
+    devices: dict[str, DeviceHistory] = {}
+    for _, value, _, offset in messages:
+        message = json.loads(value)
+        history = devices.setdefault(message["device_id"], DeviceHistory(features))
+        history.add(offset, message)
+    return devices
