@@ -20,10 +20,10 @@ test-unit: prepare ## run the tests that need no server
 	$(call PYTEST,$(ENVS)/tools) tests/unit
 
 test-integration: prepare ## run the tests against real servers, each started by its test
-	$(call PYTEST,$(ENVS)/tools) tests/integration
+	$(call PYTEST,$(ENVS)/tools) tests/integration --ignore tests/integration/airflow
 
 test-airflow: prepare ## run the tests of DAGs, operators and triggers in Airflow's environment
-	$(call PYTEST,$(ENVS)/airflow) tests/airflow
+	$(call PYTEST,$(ENVS)/airflow) tests/integration/airflow
 
 test-system: prepare ## run the demo on a small fleet through the whole stack
 	$(call PYTEST,$(ENVS)/tools) tests/system

@@ -3,8 +3,8 @@
 Migrates the database, creates the topics, stops the running job with a savepoint, opens an attempt
 (its row, with the job id, is written before anything is posted), submits the job from the newest
 savepoint or retained checkpoint, and waits until every vertex runs and a checkpoint has completed.
-Another feature list, or `fresh`, starts from nothing. `resume` takes up what ran when the stack went
-down, with its stored configuration; the other Params are then ignored.
+Another feature list, or `fresh`, starts from nothing. `resume` takes up what ran when the stack
+went down, with its stored configuration; the other Params are then ignored.
 
 ## Triage
 * **`submit` failed: "was not accepted", with a Python traceback.** The job's script raised. Correct
@@ -15,7 +15,7 @@ down, with its stored configuration; the other Params are then ignored.
 * **"has not started".** The message names the vertices that wait and the newest failure of the job.
   `NoResourceAvailableException`: too few task slots; lower `parallelism`, or start a TaskManager.
   No checkpoint: look at the job's checkpoints in Flink's page, then at the log of the TaskManager.
-* **`stop_running_job` was skipped over with a warning.** The job could take no savepoint and was
+* **`stop_running_job` warns that no savepoint was taken.** The job could not take one and was
   cancelled. Nothing is lost: the new job continues from its newest retained checkpoint.
 * **Flink, Kafka or PostgreSQL do not answer.** `bin/flead status`, then `bin/flead logs SERVICE`.
   The task is tried again; clearing it later does no harm, because each task may run twice.
@@ -30,6 +30,7 @@ from typing import Any
 import msgspec
 from airflow.sdk import Param, dag, task
 from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
 from flead.contracts.deployment import MAX_PARALLELISM, TrainingDeployment
 from flead.contracts.simulation import FEATURES
@@ -52,7 +53,7 @@ PARAMS = {
         items={"type": "string", "minLength": 1},
         minItems=1,
         uniqueItems=True,
-        description="Features of a row, in order. Another list than the running job's starts fresh.",
+        description="Features of a row, in order. A list that differs from the last starts fresh.",
     ),
     "learning_rate": Param(
         HYPERPARAMETERS.learning_rate,
@@ -94,7 +95,7 @@ PARAMS = {
         type="number",
         minimum=0,
         maximum=1,
-        description="How strongly personalized models are pulled to the global one (0: not at all).",
+        description="How strongly personalized models are pulled to the global one; 0 is not.",
     ),
     "parallelism": Param(
         DEFAULT.parallelism,
@@ -122,6 +123,81 @@ PARAMS = {
 }
 
 
+@task
+def migrate() -> list[str]:
+    """Bring the database to the newest schema."""
+    from flead.storage.migrations import migrate as apply
+
+    return apply(connections.servers().database_url)
+
+
+@task
+def create_topics() -> list[str]:
+    """Create the topics that are missing."""
+    from flead.messaging.topics import create_topics as create
+
+    return create(connections.servers().kafka)
+
+
+@task
+def find_running_job(params: dict[str, Any]) -> str | None:
+    """Find the job to replace; a resumed deployment replaces none."""
+    from flead_airflow.deployments import find_running_job as find
+
+    if params["resume"]:
+        return None
+    with connections.flink() as flink:
+        return find(connections.servers().database_url, flink)
+
+
+@task
+def open_attempt(
+    stopped_job: str | None, savepoint: str | None, params: dict[str, Any], run_id: str
+) -> dict[str, Any]:
+    """Write the attempt, with its job id and the state that it continues from."""
+    from flead_airflow import deployments
+
+    servers = connections.servers()
+    with connections.flink() as flink:
+        if params["resume"]:
+            submission = deployments.open_resumed(servers, flink)
+        else:
+            submission = deployments.open_new(
+                servers,
+                flink,
+                deployment_id=run_id,
+                params=params,
+                stopped_job=stopped_job,
+                savepoint=savepoint,
+            )
+    if submission is None:
+        raise AirflowSkipException("no deployment was active: nothing to resume")
+    return msgspec.to_builtins(submission)
+
+
+@task
+def record_active(job_id: str, params: dict[str, Any]) -> None:
+    """Make the attempt the active one and send its hyperparameters to the fleet."""
+    from flead.rounds.publishing import publish
+    from flead_airflow import deployments
+
+    servers = connections.servers()
+    deployments.record_active(servers.database_url, job_id, resumed=params["resume"])
+    publish(servers.database_url, servers.kafka)
+
+
+@task(trigger_rule="one_failed")
+def record_failure(ti: RuntimeTaskInstanceProtocol) -> None:
+    """Write down why the job did not start."""
+    from flead_airflow.deployments import record_failure as record
+
+    job_id = ti.xcom_pull(task_ids="open_attempt", key="job_id")
+    if job_id is None:
+        raise AirflowSkipException("no attempt was opened")
+    reason = ti.xcom_pull(task_ids="submit", key=FAILURE_KEY) or "see the log of task submit"
+    record(connections.servers().database_url, job_id, reason)
+
+
 @dag(
     schedule=None,
     catchup=False,
@@ -141,73 +217,6 @@ PARAMS = {
 )
 def deploy_training() -> None:
     """Prepare, stop, open, submit, record."""
-
-    @task
-    def migrate() -> list[str]:
-        """Bring the database to the newest schema."""
-        from flead.storage.migrations import migrate as apply  # noqa: PLC0415
-
-        return apply(connections.servers().database_url)
-
-    @task
-    def create_topics() -> list[str]:
-        """Create the topics that are missing."""
-        from flead.messaging.topics import create_topics as create  # noqa: PLC0415
-
-        return create(connections.servers().kafka)
-
-    @task
-    def find_running_job(params: dict[str, Any]) -> str | None:
-        """Find the job to replace; a resumed deployment replaces none."""
-        from flead_airflow.deployments import find_running_job as find  # noqa: PLC0415
-
-        if params["resume"]:
-            return None
-        with connections.flink() as flink:
-            return find(connections.servers().database_url, flink)
-
-    @task
-    def open_attempt(
-        stopped_job: str | None, savepoint: str | None, params: dict[str, Any], run_id: str
-    ) -> dict[str, Any]:
-        """Write the attempt, with its job id and the state that it continues from."""
-        from flead_airflow import deployments  # noqa: PLC0415
-
-        servers = connections.servers()
-        with connections.flink() as flink:
-            if params["resume"]:
-                submission = deployments.open_resumed(servers, flink)
-            else:
-                submission = deployments.open_new(
-                    servers,
-                    flink,
-                    deployment_id=run_id,
-                    params=params,
-                    stopped_job=stopped_job,
-                    savepoint=savepoint,
-                )
-        if submission is None:
-            raise AirflowSkipException("no deployment was active: nothing to resume")
-        return msgspec.to_builtins(submission)
-
-    @task
-    def record_active(job_id: str, params: dict[str, Any]) -> None:
-        """Make the attempt the active one and send its hyperparameters to the fleet."""
-        from flead.rounds.publishing import publish  # noqa: PLC0415
-        from flead_airflow import deployments  # noqa: PLC0415
-
-        servers = connections.servers()
-        deployments.record_active(servers.database_url, job_id, resumed=params["resume"])
-        publish(servers.database_url, servers.kafka)
-
-    @task(trigger_rule="one_failed")
-    def record_failure(job_id: str, failure: str | None) -> None:
-        """Write down why the job did not start."""
-        from flead_airflow import deployments  # noqa: PLC0415
-
-        reason = failure or "see the log of the task submit"
-        deployments.record_failure(connections.servers().database_url, job_id, reason)
-
     running = find_running_job()
     stop = FlinkStopWithSavepointOperator(
         task_id="stop_running_job", job_id=running, flink_conn_id=connections.FLINK
@@ -225,7 +234,7 @@ def deploy_training() -> None:
     )
     [migrate(), create_topics()] >> running
     record_active(submit.output)
-    submit >> record_failure(attempt["job_id"], submit.output[FAILURE_KEY])
+    submit >> record_failure()
 
 
 deploy_training()

@@ -16,13 +16,11 @@ FLINK: Final = "flead_flink"
 class Servers(msgspec.Struct, frozen=True):
     """Where the shared state is.
 
-    `database_url` is a libpq URL; `kafka` holds librdkafka properties and `flink_kafka` those of
-    Flink's Kafka clients, which name security differently.
+    `database_url` is a libpq URL, `kafka` holds librdkafka properties.
     """
 
     database_url: str
     kafka: dict[str, str]
-    flink_kafka: dict[str, str]
 
     @property
     def bootstrap_servers(self) -> str:
@@ -31,11 +29,10 @@ class Servers(msgspec.Struct, frozen=True):
 
 
 def servers() -> Servers:
-    """Look up the connections, from a task or a thread of a trigger."""
+    """Look up `flead_db` and `flead_kafka`, from a task or a thread of a trigger."""
     return Servers(
         database_url(BaseHook.get_connection(DATABASE)),
         kafka_properties(BaseHook.get_connection(KAFKA)),
-        flink_kafka_properties(BaseHook.get_connection(FLINK)),
     )
 
 
@@ -79,9 +76,12 @@ def kafka_properties(connection: Connection) -> dict[str, str]:
 
 
 def flink_kafka_properties(connection: Connection) -> dict[str, str]:
-    """Properties of Flink's Kafka clients: `kafka` in the extra of the Flink connection."""
+    """Properties of Flink's Kafka clients: `kafka` in the extra of the Flink connection.
+
+    They are those of the Java client, which names security differently from librdkafka.
+    """
     return {name: _text(value) for name, value in connection.extra_dejson.get("kafka", {}).items()}
 
 
-def _text(value: Any) -> str:  # noqa: ANN401 - any JSON value
+def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -18,7 +18,7 @@ from flead.storage.connection import Cursor, connect
 from flead.storage.deployments import Attempt, AttemptStatus
 from flead.storage.locks import Lock, lock_for_transaction
 from flead.storage.outbox import OutboxMessage
-from flead_airflow.connections import Servers
+from flead_airflow.connections import Servers, flink_kafka_properties
 from flead_airflow.flink.checkpoints import newest_retained_checkpoint
 from flead_airflow.flink.hook import FlinkRestHook
 
@@ -37,8 +37,10 @@ class Submission(msgspec.Struct, frozen=True):
     savepoint_path: str | None
 
 
-def configuration_of(params: Mapping[str, Any], servers: Servers) -> TrainingDeployment:
-    """Make the job's configuration out of the Params of a run.
+def configuration_of(
+    params: Mapping[str, Any], servers: Servers, flink: FlinkRestHook
+) -> TrainingDeployment:
+    """Make the job's configuration out of the Params of a run and the addresses of today.
 
     Raises
     ------
@@ -53,7 +55,7 @@ def configuration_of(params: Mapping[str, Any], servers: Servers) -> TrainingDep
             "parallelism": params["parallelism"],
             "checkpoint_interval_seconds": params["checkpoint_interval_seconds"],
             "bootstrap_servers": servers.bootstrap_servers,
-            "kafka": servers.flink_kafka,
+            "kafka": flink_kafka_properties(flink.connection),
         },
         TrainingDeployment,
     )
@@ -90,7 +92,7 @@ def open_new(
     stopped_job, savepoint : str, optional
         The job that was stopped for this deployment, and the savepoint that it left.
     """
-    configuration = configuration_of(params, servers)
+    configuration = configuration_of(params, servers, flink)
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
         lock_for_transaction(cursor, Lock.SUBMISSIONS)
         if stopped_job:
@@ -117,7 +119,7 @@ def open_resumed(servers: Servers, flink: FlinkRestHook) -> Submission | None:
         configuration = msgspec.structs.replace(
             attempt.configuration,
             bootstrap_servers=servers.bootstrap_servers,
-            kafka=servers.flink_kafka,
+            kafka=flink_kafka_properties(flink.connection),
         )
         restored_from = restore_point(cursor, configuration, flink)
         return _open(cursor, flink, attempt.deployment_id, configuration, restored_from)

@@ -82,7 +82,7 @@ class WaitForUpdatesOperator(BaseOperator):
     ui_color = "#e8f7e4"
     template_fields: Sequence[str] = ()
 
-    def __init__(self, *, poll_seconds: float = 1.0, **kwargs: Any) -> None:  # noqa: ANN401
+    def __init__(self, *, poll_seconds: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.poll_seconds = poll_seconds
 

@@ -1,4 +1,4 @@
-"""Real servers for tests: each is started once a session, in a home of its own, when first asked for.
+"""Real servers for tests: each starts when first asked for, once a session, in a home of its own.
 
 The fixtures call the `flead` command of the tools environment, so that tests of every environment
 can use them.
@@ -16,8 +16,6 @@ import pytest
 
 from flead.stack.addresses import Addresses
 from flead.stack.home import CHECKOUT, Home
-
-Flead = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def run_flead(home: Home, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -61,6 +59,12 @@ def make_home() -> Iterator[Callable[[], Home]]:
         failures += [stopped.stderr] if stopped.returncode else []
         shutil.rmtree(home.root, ignore_errors=True)
     assert not failures, failures
+
+
+@pytest.fixture(scope="session")
+def flead() -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Return the function that runs the `flead` command: flead(home, *arguments)."""
+    return run_flead
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import sys
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -84,23 +85,25 @@ def status(json: Json = False) -> None:
     if json:
         sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
         return
-    table = Table("service", "state", "address", "pid", "uptime", "processes", "memory")
-    for column in table.columns[3:]:
+    table = Table(
+        "service", "state", "port", "pid", "uptime", "procs", "memory", box=box.SIMPLE_HEAD
+    )
+    for column in table.columns[2:]:
         column.justify = "right"
     for service in found.services:
         colour = {"running": "green", "stopped": "dim"}.get(service.state, "red")
         table.add_row(
             service.name,
             f"[{colour}]{service.state}[/{colour}]",
-            "" if service.port is None else f"127.0.0.1:{service.port}",
-            "" if service.pid is None else str(service.pid),
+            str(service.port or ""),
+            str(service.pid or ""),
             _duration(service.uptime_seconds),
             str(service.processes or ""),
             f"{service.memory_mb:,.0f} MB" if service.processes else "",
         )
     table.add_section()
     total = f"{found.total_memory_mb:,.0f} MB"
-    table.add_row("with its supervisor", "", "", "", "", str(found.total_processes), total)
+    table.add_row("all", "", "", "", "", str(found.total_processes), total)
     Console().print(table)
 
 

@@ -158,7 +158,7 @@ def _faults_of_rows(
     matrix: Floats,
     features: Sequence[str],
 ) -> dict[int, Fault]:
-    """What is wrong with messages that decoded, by their index in `rows`."""
+    """Find what is wrong with messages that decoded, by their index in `rows`."""
     faults: dict[int, Fault] = {}
     declared = frozenset(features)
     names = {row.device_id: row.device_id.encode() for row in rows}

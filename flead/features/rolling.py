@@ -1,9 +1,9 @@
 """Inputs of each row: its values, and statistics of the device's rows before it.
 
 The windows of consecutive rows overlap nearly wholly, so rows are taken in aligned blocks of
-`BLOCK_ROWS`: the rows that all windows of a block share are summed up once, the few others once for
-each window, and the two are merged. Blocks are aligned to the device's own row count: a row's inputs
-are the same to the last bit however the stream was cut into batches.
+`BLOCK_ROWS`: the rows that all windows of a block share are summed up once, the few others once
+for each window, and the two are merged. Blocks are aligned to the device's own row count: a row's
+inputs are the same to the last bit however the stream was cut into batches.
 """
 
 from typing import Final, NamedTuple
@@ -106,8 +106,8 @@ def _roll_chunk(
 def _spread_before(rows: Floats) -> Spread:
     """Spread of the window before each row of each block.
 
-    Takes the rows of each block's windows, of shape (blocks, features, HISTORY_ROWS); returns arrays
-    of shape (BLOCK_ROWS, blocks, features).
+    Takes the rows of each block's windows, of shape (blocks, features, HISTORY_ROWS); returns
+    arrays of shape (BLOCK_ROWS, blocks, features).
     """
     shared = spread_along(rows[..., EDGE_ROWS:ROLLING_ROWS], axis=-1)
     edges = np.concatenate((rows[..., :EDGE_ROWS], rows[..., ROLLING_ROWS:]), axis=-1)
@@ -138,12 +138,12 @@ def _spread_of_edges(edges: Floats) -> Spread:
 
 
 def _inputs(values: Floats, before: Spread) -> Floats:
-    """Inputs of rows from their values and the spread before them, of shape (rows, features, 4)."""
+    """Make rows' inputs (rows, features, 4) from their values and the spread before them."""
     deviation = standard_deviation(before)
-    known = (before.count >= MIN_ROLLING_ROWS) & (deviation > 0)
+    known = (before.rows >= MIN_ROLLING_ROWS) & (deviation > 0)
     z_score = np.clip((values - before.mean) / np.where(known, deviation, 1.0), -Z_CLIP, Z_CLIP)
     z_score = np.where(known | np.isnan(values), z_score, 0.0)
-    counted = before.count > 0
+    counted = before.rows > 0
     return np.stack(
         (
             values,

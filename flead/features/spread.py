@@ -13,10 +13,10 @@ ROUNDING: Final = 1e-12
 class Spread(NamedTuple):
     """Arrays of one shape: values counted, their mean, and the sum of squared deviations from it.
 
-    `mean` and `m2` are 0 where `count` is 0.
+    `mean` and `m2` are 0 where `rows` is 0.
     """
 
-    count: Floats
+    rows: Floats
     mean: Floats
     m2: Floats
 
@@ -27,11 +27,11 @@ def spread_along(values: Floats, axis: int) -> Spread:
     Two passes: deviations are taken from the mean, so that no digits cancel.
     """
     present = ~np.isnan(values)
-    count = present.sum(axis, dtype=np.float64)
-    mean = np.where(present, values, 0.0).sum(axis) / np.maximum(count, 1.0)
+    rows = present.sum(axis, dtype=np.float64)
+    mean = np.where(present, values, 0.0).sum(axis) / np.maximum(rows, 1.0)
     deviation = np.where(present, values - np.expand_dims(mean, axis), 0.0)
     deviation *= deviation
-    return Spread(count, mean, deviation.sum(axis))
+    return Spread(rows, mean, deviation.sum(axis))
 
 
 def merge(first: Spread, second: Spread) -> Spread:
@@ -39,17 +39,17 @@ def merge(first: Spread, second: Spread) -> Spread:
 
     Chan, Golub and LeVeque (1983), "Algorithms for computing the sample variance", eq. 2.1.
     """
-    count = first.count + second.count
-    share = second.count / np.maximum(count, 1.0)
+    rows = first.rows + second.rows
+    share = second.rows / np.maximum(rows, 1.0)
     delta = second.mean - first.mean
     return Spread(
-        count,
+        rows,
         first.mean + delta * share,
-        first.m2 + second.m2 + delta * delta * first.count * share,
+        first.m2 + second.m2 + delta * delta * first.rows * share,
     )
 
 
 def standard_deviation(spread: Spread) -> Floats:
-    """Population standard deviation, exactly 0 where it is only rounding or nothing was counted."""
-    deviation = np.sqrt(spread.m2 / np.maximum(spread.count, 1.0))
+    """Take the population standard deviation: exactly 0 where it is only rounding."""
+    deviation = np.sqrt(spread.m2 / np.maximum(spread.rows, 1.0))
     return np.where(deviation > ROUNDING * np.abs(spread.mean), deviation, 0.0)

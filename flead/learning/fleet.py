@@ -45,7 +45,7 @@ class FleetState:
         return model if model is not None and model.feature_schema == schema else None
 
     def challenger(self, schema: str) -> PublishedModel | None:
-        """Return the candidate when it is of this feature schema and newer than the promoted one."""
+        """Return the candidate when it is of this schema and newer than the promoted one."""
         model, current = self._challenger, self.current(schema)
         if model is None or model.feature_schema != schema:
             return None

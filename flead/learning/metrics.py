@@ -3,6 +3,7 @@
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flead.contracts.messages import Metrics
 from flead.features.rows import Floats, Integers
@@ -53,8 +54,8 @@ def measure(logits: Floats, labels: Floats) -> MetricSums:
     predicted = probability(logits) >= THRESHOLD
     loss = np.logaddexp(0.0, logits) - np.where(positive, logits, 0.0)
 
-    def count(of: np.ndarray) -> Integers:
-        return of.sum(axis=0, dtype=np.int64)
+    def count(of: NDArray[np.bool_]) -> Integers:
+        return np.asarray(of.sum(axis=0, dtype=np.int64))
 
     return MetricSums(
         rows=count(labelled),

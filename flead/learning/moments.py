@@ -44,8 +44,8 @@ def accumulate(running: Spread, inputs: Floats, memory_rows: float = MEMORY_ROWS
         variance and lets every further row weigh the same.
     """
     merged = merge(running, spread_along(inputs, axis=0))
-    fade = np.minimum(1.0, memory_rows / np.maximum(merged.count, 1.0))
-    return Spread(merged.count * fade, merged.mean, merged.m2 * fade)
+    fade = np.minimum(1.0, memory_rows / np.maximum(merged.rows, 1.0))
+    return Spread(merged.rows * fade, merged.mean, merged.m2 * fade)
 
 
 def standardizer(own: Spread, prior: Spread | None) -> Standardizer:
@@ -66,10 +66,10 @@ def standardizer(own: Spread, prior: Spread | None) -> Standardizer:
     """
     chosen = own
     if prior is not None:
-        use_prior = (own.count < MIN_OWN_ROWS) & (prior.count >= MIN_ROWS)
+        use_prior = (own.rows < MIN_OWN_ROWS) & (prior.rows >= MIN_ROWS)
         chosen = Spread(*(np.where(use_prior, *pair) for pair in zip(prior, own, strict=True)))
     deviation = standard_deviation(chosen)
-    usable = (chosen.count >= MIN_ROWS) & (deviation > 0)
+    usable = (chosen.rows >= MIN_ROWS) & (deviation > 0)
     return Standardizer(chosen.mean, np.where(usable, 1.0 / np.where(usable, deviation, 1.0), 0.0))
 
 

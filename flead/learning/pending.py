@@ -1,6 +1,6 @@
 """Rows that wait for the window of their device to close."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +72,10 @@ class PendingRows:
 
     def rows(self, places: Indices) -> Columns:
         """Rows of the pool; arrays of the shape of `places`, `inputs` with one more axis."""
-        return Columns(*(column[places] for column in self._pool))
+        pool = self._pool
+        return Columns(
+            pool.inputs[places], pool.label[places], pool.event_time[places], pool.offset[places]
+        )
 
     def discard(self, devices: Integers, lengths: Integers) -> None:
         """Forget the oldest rows of each device."""
@@ -94,12 +97,7 @@ class PendingRows:
         size = len(self._pool.label)
         if rows > len(self._free):
             more = max(rows, size)
-            self._pool = Columns(
-                *(
-                    np.concatenate((column, np.empty((more, *column.shape[1:]), column.dtype)))
-                    for column in self._pool
-                )
-            )
+            self._pool = Columns(*(_longer(column, more) for column in self._pool))
             fresh = np.arange(size, size + more, dtype=np.int32)
             self._free = np.concatenate((self._free, fresh))
         taken, self._free = self._free[:rows], self._free[rows:]
@@ -110,3 +108,7 @@ class PendingRows:
         if rows > width:
             more = np.zeros((len(self.count), max(rows - width, width)), np.int32)
             self._order = np.concatenate((self._order, more), axis=1)
+
+
+def _longer(column: NDArray[Any], more: int) -> NDArray[Any]:
+    return np.concatenate((column, np.empty((more, *column.shape[1:]), column.dtype)))

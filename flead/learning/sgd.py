@@ -31,7 +31,8 @@ def train(
     weights
         Models of each device, the intercept last, of shape (models, devices, inputs + 1).
     inputs
-        Standardized rows, of shape (rows, devices, inputs); beyond a device's length anything finite.
+        Standardized rows, of shape (rows, devices, inputs); anything finite beyond a device's
+        length.
     targets
         0 or 1, of shape (rows, devices).
     lengths

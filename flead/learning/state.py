@@ -29,7 +29,7 @@ class DeviceArrays:
     """State of many devices; the first axis of every array is the device.
 
     `history` (devices, features, HISTORY_ROWS) and `seen` (rows so far) serve the rolling
-    statistics. `count`, `mean` and `m2` (devices, inputs) are the running moments. `personalized`
+    statistics. `rows`, `mean` and `m2` (devices, inputs) are the running moments. `personalized`
     (devices, inputs + 1) holds weights, the intercept last, and `started` whether they are set.
     `model_version` counts the closed windows. `deadline_ms` is when the open window closes by time,
     `NO_DEADLINE` without one; `partition` is the one that the device's rows come from.
@@ -37,7 +37,7 @@ class DeviceArrays:
 
     history: Floats
     seen: Integers
-    count: Floats
+    rows: Floats
     mean: Floats
     m2: Floats
     personalized: Floats
@@ -57,7 +57,7 @@ class DeviceArrays:
         return cls(
             history=empty_history(devices, features),
             seen=whole(),
-            count=np.zeros((devices, inputs)),
+            rows=np.zeros((devices, inputs)),
             mean=np.zeros((devices, inputs)),
             m2=np.zeros((devices, inputs)),
             personalized=np.zeros((devices, inputs + 1)),
@@ -77,12 +77,12 @@ class DeviceArrays:
         return DeviceArrays(*(np.concatenate(pair) for pair in pairs))
 
     def moments(self, devices: Integers) -> Spread:
-        """Running moments of some devices."""
-        return Spread(self.count[devices], self.mean[devices], self.m2[devices])
+        """Return the running moments of some devices."""
+        return Spread(self.rows[devices], self.mean[devices], self.m2[devices])
 
     def remember(self, devices: Integers, moments: Spread) -> None:
         """Set the running moments of some devices."""
-        self.count[devices], self.mean[devices], self.m2[devices] = moments
+        self.rows[devices], self.mean[devices], self.m2[devices] = moments
 
 
 class _Header(msgspec.Struct, forbid_unknown_fields=True):
@@ -124,7 +124,7 @@ class TrainerState:
         prefix = MAGIC + bytes([STATE_VERSION]) + len(header).to_bytes(4, "little")
         padding = b"\0" * (-(len(prefix) + len(header)) % _ALIGNMENT)
         arrays = [*self.arrays.arrays(), self.pending.count, *rows]
-        return b"".join([prefix, header, padding, *map(_buffer, arrays)])
+        return b"".join([prefix, header, padding, *(_buffer(array) for array in arrays)])
 
     @classmethod
     def from_bytes(cls, data: bytes, features: Sequence[str]) -> "TrainerState":
@@ -189,5 +189,5 @@ def _layout(
     return [(shape, dtype.newbyteorder("<")) for shape, dtype in shapes]
 
 
-def _buffer(array: NDArray[Any]) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+def _buffer(array: NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

@@ -14,7 +14,7 @@ from flead.features.rolling import roll
 from flead.features.rows import Floats, Integers, RowBatch
 from flead.learning.anomalies import describe_anomalies
 from flead.learning.cohorts import assign, cohorts_of
-from flead.learning.fleet import FleetState as FleetState
+from flead.learning.fleet import FleetState
 from flead.learning.metrics import probability
 from flead.learning.moments import standardize, standardizer
 from flead.learning.pending import Columns, Indices
@@ -46,10 +46,10 @@ class Outcome:
 class LocalTrainer:
     """Trains the models of a group of devices, held as arrays, as their rows come.
 
-    One window of a device is open at a time and windows are consecutive. They close at `window_rows`
-    rows, or when their oldest row has waited `window_seconds`, less up to a quarter by the hash of
-    the device so that the fleet's windows do not close together. Time is what the caller says:
-    processing time in milliseconds.
+    One window of a device is open at a time and windows are consecutive. They close at
+    `window_rows` rows, or when their oldest row has waited `window_seconds`, less up to a quarter
+    by the hash of the device so that the fleet's windows do not close together. Time is what the
+    caller says: processing time in milliseconds.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ class LocalTrainer:
         fleet: FleetState,
         lengths: Integers | None = None,
     ) -> Iterator[ClosedWindows]:
-        """Close a window of each device, of all its waiting rows unless `lengths` says otherwise."""
+        """Close a window of each device, of all its waiting rows or of its oldest `lengths`."""
         if lengths is None:
             lengths = self._state.pending.count[devices]
         self._state.arrays.deadline_ms[devices] = NO_DEADLINE

@@ -7,7 +7,11 @@ from typing import NamedTuple
 from flead.contracts.messages import (
     ClosedBy,
     Hyperparameters,
+    LabelSource,
     LocalUpdate,
+    Metrics,
+    Moments,
+    UpdateStatus,
 )
 from flead.features.rows import Floats, Integers
 from flead.features.spread import Spread

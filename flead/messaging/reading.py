@@ -176,7 +176,8 @@ def _begin(topic: str, partition: int, start: int | None, low: int, high: int) -
     if start > high:
         raise TopicRewoundError(
             f"{topic}[{partition}] ends at offset {high}, but was read up to {start}: it was "
-            "deleted, or its broker lost data; start from an empty database, or remove its stored offsets"
+            "deleted, or its broker lost data; start with an empty database, or remove the stored "
+            "offsets of the topic"
         )
     if start < low:
         logger.warning(

@@ -101,7 +101,7 @@ def _create(client: AdminClient, layouts: list[TopicLayout]) -> list[str]:
 def _await_leaders(client: AdminClient, layouts: list[TopicLayout]) -> None:
     """Wait until each partition answers: a broker leads it a moment after it is created."""
     latest = {
-        TopicPartition(layout.name.value, partition): OffsetSpec.latest()
+        TopicPartition(layout.name.value, partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]
         for layout in layouts
         for partition in range(layout.partitions)
     }

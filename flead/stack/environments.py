@@ -14,6 +14,7 @@ from pathlib import Path
 
 from flead.stack.files import exclusive, write_file
 from flead.stack.home import CHECKOUT, Home
+from flead.stack.service import StackError
 
 BOOTSTRAP = "bootstrap"
 """Holds uv alone, installed by pip; uv makes the others."""
@@ -21,7 +22,7 @@ NAMES = ("tools", "flink", "airflow")
 Report = Callable[[str], None]
 
 
-class PreparationError(Exception):
+class PreparationError(StackError):
     """An environment could not be made; what the installer said is on the terminal above."""
 
 
@@ -87,23 +88,27 @@ def _fingerprint(name: str) -> str:
 
 
 def _install_bootstrap(home: Home) -> None:
-    if not home.python(BOOTSTRAP).exists():
-        shutil.rmtree(home.envs / BOOTSTRAP, ignore_errors=True)
-        _run([sys.executable, "-m", "venv", str(home.envs / BOOTSTRAP)])
+    _clear_unusable(home, BOOTSTRAP)
+    _run([sys.executable, "-m", "venv", str(home.envs / BOOTSTRAP)])
     pip = [str(home.python(BOOTSTRAP)), "-m", "pip", "install", "--quiet"]
     _run([*pip, "--no-deps", "--require-hashes", "-r", str(_lock(BOOTSTRAP))])
 
 
 def _install(home: Home, name: str) -> None:
+    _clear_unusable(home, name)
     uv = str(home.envs / BOOTSTRAP / "bin" / "uv")
-    if not home.python(name).exists():
-        shutil.rmtree(home.envs / name, ignore_errors=True)
-        create = [uv, "venv", "--quiet", "--relocatable", "--python", sys.executable]
-        _run([*create, str(home.envs / name)])
+    create = [uv, "venv", "--quiet", "--allow-existing", "--relocatable"]
+    _run([*create, "--python", sys.executable, str(home.envs / name)])
     install = [uv, "pip", "install", "--no-deps", "--python", str(home.python(name))]
     _run([*install, "--require-hashes", "-r", str(_lock(name))])
     _run([*install, "--quiet", "--editable", str(CHECKOUT)])
     _compile(home, name)
+
+
+def _clear_unusable(home: Home, name: str) -> None:
+    """Remove an environment whose interpreter is gone; any other is completed as it is."""
+    if not home.python(name).exists():
+        shutil.rmtree(home.envs / name, ignore_errors=True)
 
 
 def _compile(home: Home, name: str) -> None:

@@ -76,6 +76,8 @@ def fetch_jars(home: Home, set_name: str, report: Callable[[str], None]) -> bool
     with exclusive(home.jars / f".{set_name}.lock", lambda: report("waiting for another start")):
         for name in _present(folder) - {jar.file_name for jar in jars}:
             (folder / name).unlink()
+        for interrupted in folder.glob(".fetch-*"):
+            shutil.rmtree(interrupted)
         missing = [jar for jar in jars if jar.file_name not in _present(folder)]
         report(f"fetching {len(missing)} jars")
         folder.mkdir(parents=True, exist_ok=True)

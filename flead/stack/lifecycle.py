@@ -1,11 +1,12 @@
 """Start and stop of the embedded stack."""
 
+import contextlib
 import os
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from flead.stack import logs, ports, processes
@@ -14,9 +15,9 @@ from flead.stack.files import exclusive, write_file
 from flead.stack.home import Home
 from flead.stack.jars import fetch_jars
 from flead.stack.launch import plan_of
-from flead.stack.postgres import shelter_of
+from flead.stack.postgres import SHELTER, shelter_of
 from flead.stack.service import Service, StackError
-from flead.stack.services import STOP_ORDER, all_services, belongs_to, selected
+from flead.stack.services import CLIENTS, SERVERS, all_services, belongs_to, selected
 from flead.stack.supervision import NAME as SUPERVISOR
 from flead.stack.supervision import ProcessInfo, Supervisor
 
@@ -101,7 +102,9 @@ def down(home: Home, report: Report, *, wipe: bool = False) -> None:
     services = all_services(home)
     with exclusive(home.run / "lifecycle.lock"):
         supervisor = Supervisor(home)
-        for group in STOP_ORDER:
+        for group in CLIENTS:
+            _stop(home, supervisor, _members(services, group), report)
+        for group in SERVERS:
             _stop(home, supervisor, _members(services, group), report)
         supervisor.shut_down()
         for service in services:
@@ -119,6 +122,7 @@ class _Start:
         self._supervisor = supervisor
         self._report = report
         self._given_up = threading.Event()
+        self._cause: Exception | None = None
 
     def run(self, services: list[Service]) -> None:
         ready: dict[str, Future[None]] = {}
@@ -127,20 +131,27 @@ class _Start:
                 for service in services:
                     dependencies = [ready[name] for name in service.depends_on]
                     ready[service.name] = pool.submit(self._bring_up, service, dependencies)
-                for future in ready.values():
-                    future.result()
-            except BaseException:
+                wait(ready.values())
+            finally:
                 self._given_up.set()
-                raise
+        if self._cause is not None:
+            raise self._cause
 
     def _bring_up(self, service: Service, dependencies: list[Future[None]]) -> None:
         for dependency in dependencies:
             dependency.result()
         began = time.monotonic()
-        if not self._supervisor.info(service.name).is_up:
-            self._start(service)
-        self._wait_until_healthy(service)
-        service.on_ready()
+        try:
+            if not self._supervisor.info(service.name).is_up:
+                self._start(service)
+            self._wait_until_healthy(service)
+            service.on_ready()
+        except Exception as error:
+            if not self._given_up.is_set():
+                self._given_up.set()
+                self._cause = error
+                self._report(Progress(service.name, "failed", time.monotonic() - began))
+            raise
         address = "" if service.port is None else f"{ports.HOST}:{service.port}"
         self._report(Progress(service.name, "ready", time.monotonic() - began, address))
 
@@ -160,7 +171,9 @@ class _Start:
     def _wait_until_healthy(self, service: Service) -> None:
         deadline = time.monotonic() + service.start_seconds
         first_pid = None
-        while not self._given_up.is_set():
+        while True:
+            if self._given_up.is_set():
+                raise StackError(f"Stopped waiting for {service.name}, since another failed")
             info = self._supervisor.info(service.name)
             first_pid = first_pid or info.pid
             if info.state not in {"STARTING", "RUNNING"} or info.pid != first_pid:
@@ -174,7 +187,6 @@ class _Start:
 
     def _failure(self, service: Service, info: ProcessInfo, what: str) -> ServiceFailedError:
         self._supervisor.stop_service(service.name)
-        self._report(Progress(service.name, "failed", 0, what))
         log = self._home.log_file(service.name)
         tail = "\n".join(logs.tail(log, 30))
         return ServiceFailedError(
@@ -187,7 +199,7 @@ def _running_supervisor(home: Home, services: dict[str, Service], report: Report
     supervisor = Supervisor(home)
     if supervisor.is_running():
         return supervisor
-    for group in STOP_ORDER:
+    for group in (*CLIENTS, *SERVERS):
         _end_leftovers(home, _members(services, group), report)
     processes.end(home, SUPERVISOR)
     for folder in (home.data, home.logs, home.models):
@@ -234,3 +246,5 @@ def _wipe(home: Home) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     for file in (home.ports_file, home.secrets_file):
         file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        SHELTER.rmdir()

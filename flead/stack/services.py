@@ -11,8 +11,9 @@ from flead.stack.ports import Ports
 from flead.stack.postgres import postgres_service
 from flead.stack.service import Service, StackError
 
-# Clients before the servers that they need: an Airflow without database ignores SIGTERM for long.
-STOP_ORDER = ("airflow", "flink-taskmanager", "flink-jobmanager", "kafka", "postgres")
+# The order of stopping. An Airflow that has lost its database ignores SIGTERM for long.
+CLIENTS = ("airflow",)
+SERVERS = ("flink-taskmanager", "flink-jobmanager", "kafka", "postgres")
 
 
 def all_services(home: Home) -> dict[str, Service]:

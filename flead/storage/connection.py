@@ -1,7 +1,7 @@
 """The one way to get a database connection."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TypeAlias
 
 import psycopg2
@@ -28,11 +28,19 @@ def connect(url: str) -> Iterator[Connection]:
     psycopg2.OperationalError
         When the server cannot be reached or refuses the login.
     """
-    connection = psycopg2.connect(
+    with closing(_open(url)) as connection, connection:
+        yield connection
+
+
+@contextmanager
+def connect_without_transaction(url: str) -> Iterator[Connection]:
+    """Open a connection on which every statement is its own transaction."""
+    with closing(_open(url)) as connection:
+        connection.autocommit = True
+        yield connection
+
+
+def _open(url: str) -> Connection:
+    return psycopg2.connect(
         url, connect_timeout=CONNECT_TIMEOUT_SECONDS, application_name=APPLICATION_NAME
     )
-    try:
-        with connection:
-            yield connection
-    finally:
-        connection.close()

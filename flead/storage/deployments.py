@@ -168,7 +168,7 @@ def resumable(cursor: Cursor) -> Attempt | None:
 
 
 def newest_attempts(cursor: Cursor, limit: int = 100) -> list[Attempt]:
-    """The last `limit` attempts of all deployments, newest first."""
+    """Return the last `limit` attempts of all deployments, newest first."""
     cursor.execute(f"{_SELECT} ORDER BY id DESC LIMIT %s", (limit,))
     return [_attempt(row) for row in cursor.fetchall()]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
-from flead.storage.connection import Cursor, connect
+from flead.storage.connection import Cursor, connect_without_transaction
 
 
 class Lock(StrEnum):
@@ -27,12 +27,10 @@ def hold(url: str, lock: Lock) -> Iterator[None]:
 
     The lock dies with the process that holds it, so a killed one blocks nobody.
     """
-    with connect(url) as connection:
-        # Outside a transaction: a lock that is held for long must not hold back VACUUM.
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (lock.value,))
-            try:
-                yield
-            finally:
-                cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (lock.value,))
+    # Outside a transaction, which would hold back VACUUM for as long as the lock is held.
+    with connect_without_transaction(url) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (lock.value,))
+        try:
+            yield
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (lock.value,))

@@ -132,6 +132,30 @@ def models(cursor: Cursor, versions: Iterable[int]) -> dict[int, StoredModel]:
     return {each.model.version: each for each in stored}
 
 
+def newest_promoted(
+    cursor: Cursor, feature_schema: str, up_to: int, count: int
+) -> list[StoredModel]:
+    """Return the newest `count` promoted versions of a schema that are not above `up_to`."""
+    cursor.execute(
+        f"""
+        SELECT {", ".join(_COLUMNS)} FROM federated_models
+        WHERE feature_schema = %s AND version <= %s AND status = 'promoted'
+        ORDER BY version DESC LIMIT %s
+        """,  # noqa: S608 - the columns are constants of this module
+        (feature_schema, up_to, count),
+    )
+    return [_from_row(row) for row in cursor.fetchall()]
+
+
+def rolled_back_versions(cursor: Cursor, feature_schema: str) -> frozenset[int]:
+    """Return the versions of a schema that were taken back."""
+    cursor.execute(
+        "SELECT version FROM federated_models WHERE feature_schema = %s AND status = 'rolled_back'",
+        (feature_schema,),
+    )
+    return frozenset(version for (version,) in cursor.fetchall())
+
+
 def newest_version(cursor: Cursor) -> int:
     """Return the highest version number over all schemas; 0 when there is none."""
     cursor.execute("SELECT coalesce(max(version), 0) FROM federated_models")
@@ -145,11 +169,11 @@ def head(cursor: Cursor, feature_schema: str) -> int | None:
     return None if row is None else int(row[0])
 
 
-def newest_head(cursor: Cursor) -> tuple[str, int] | None:
-    """Return feature schema and version of the head with the highest version."""
-    cursor.execute("SELECT feature_schema, version FROM model_head ORDER BY version DESC LIMIT 1")
-    row = cursor.fetchone()
-    return None if row is None else (row[0], row[1])
+def newest_head(cursor: Cursor) -> int | None:
+    """Return the highest version that is the head of its schema."""
+    cursor.execute("SELECT max(version) FROM model_head")
+    (version,) = cursor.fetchall()[0]
+    return None if version is None else int(version)
 
 
 def advance_head(cursor: Cursor, feature_schema: str, expected: int | None, version: int) -> None:

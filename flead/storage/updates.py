@@ -131,14 +131,17 @@ def _from_row(row: Sequence[Any]) -> ReadUpdate:
     return ReadUpdate(topic, partition, offset, to_milliseconds(timestamp), update)
 
 
-def updates_of_round(cursor: Cursor, aggregation_round: int) -> list[ReadUpdate]:
-    """Return all updates of a round in (partition, offset) order, equal to what was read."""
+def updates_of_round(
+    cursor: Cursor, aggregation_round: int, *, accepted_only: bool = False
+) -> list[ReadUpdate]:
+    """Return the updates of a round in (partition, offset) order, equal to what was read."""
     cursor.execute(
         f"""
-        SELECT {", ".join(_COLUMNS)} FROM local_models WHERE aggregation_round = %s
+        SELECT {", ".join(_COLUMNS)} FROM local_models
+        WHERE aggregation_round = %s AND (status = 'accepted' OR NOT %s)
         ORDER BY kafka_partition, kafka_offset
         """,  # noqa: S608 - the columns are constants of this module
-        (aggregation_round,),
+        (aggregation_round, accepted_only),
     )
     return [_from_row(row) for row in cursor.fetchall()]
 

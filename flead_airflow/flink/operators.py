@@ -71,7 +71,7 @@ class FlinkSubmitPythonJobOperator(BaseOperator):
         start_timeout_seconds: float = 300.0,
         poll_seconds: float = 1.0,
         flink_conn_id: str = FlinkRestHook.default_conn_name,
-        **kwargs: Any,  # noqa: ANN401 - the arguments of BaseOperator
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.job_id = job_id
@@ -178,7 +178,7 @@ class FlinkStopWithSavepointOperator(BaseOperator):
         job_id: str | None,
         stop_timeout_seconds: float = 120.0,
         flink_conn_id: str = FlinkRestHook.default_conn_name,
-        **kwargs: Any,  # noqa: ANN401 - the arguments of BaseOperator
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.job_id = job_id

@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 import pandas as pd
-from pyflink.common import Configuration, Row, Types
+from pyflink.common import Configuration, Row, TypeInformation, Types
 from pyflink.datastream import CheckpointingMode, DataStream, StreamExecutionEnvironment
 from pyflink.datastream.functions import (
     KeyedBroadcastProcessFunction,
@@ -40,9 +40,15 @@ DEAD_LETTERS: Final = 1
 TICK_MS: Final = 1_000
 """How late a window may close after its time: the granularity of a bucket's timer."""
 
-BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
-OUTPUT = Types.ROW_NAMED(["topic", "k", "v"], [Types.STRING(), Types.STRING(), BYTES])
-BROADCAST = MapStateDescriptor("fleet", Types.STRING(), BYTES)
+
+def byte_array() -> TypeInformation:
+    """Return the type of byte strings; made anew, for a used one holds a Java object."""
+    return Types.PRIMITIVE_ARRAY(Types.BYTE())
+
+
+def fleet_descriptor() -> MapStateDescriptor:
+    """Describe the broadcast state: the newest message of each kind, as it was read."""
+    return MapStateDescriptor("fleet", Types.STRING(), byte_array())
 
 
 def bucket_of(device_id: str, buckets: int) -> int:
@@ -146,7 +152,7 @@ class TrainBucket(KeyedBroadcastProcessFunction):
         self.schema = feature_schema(deployment.features)
         self.initial_control = TrainingControl(0, deployment.hyperparameters)
         self.first_subtask = runtime_context.get_index_of_this_subtask() == 0
-        self.state = runtime_context.get_state(ValueStateDescriptor("trainer", BYTES))
+        self.state = runtime_context.get_state(ValueStateDescriptor("trainer", byte_array()))
         self.timer_at = runtime_context.get_state(ValueStateDescriptor("timer", Types.LONG()))
         self.fleet: FleetState | None = None
 
@@ -177,7 +183,7 @@ class TrainBucket(KeyedBroadcastProcessFunction):
                 yield self.reject(topic, message, partition, offset, timestamp, error)
             return
         if adopted:
-            ctx.get_broadcast_state(BROADCAST).put(key, bytes(message))
+            ctx.get_broadcast_state(fleet_descriptor()).put(key, bytes(message))
             self.fleet = None
 
     def adopt(self, topic: str, message: bytes) -> tuple[str, bool]:
@@ -205,7 +211,7 @@ class TrainBucket(KeyedBroadcastProcessFunction):
     def fleet_state(self, ctx: Any) -> FleetState:
         """Read the broadcast state once after a start or a change, not for each element."""
         if self.fleet is None:
-            stored = ctx.get_broadcast_state(BROADCAST)
+            stored = ctx.get_broadcast_state(fleet_descriptor())
 
             def decode(key: str, kind: type) -> Any:
                 message = stored.get(key)
@@ -343,28 +349,31 @@ def fleet_messages(tables: StreamTableEnvironment, deployment: TrainingDeploymen
 def set_uids(env: StreamExecutionEnvironment) -> None:
     """Name every operator of the plan, so that a savepoint survives a change of the plan.
 
+    The planner numbers its operators, and a number changes with every source or sink that comes
+    before. A uid here is the path from the nearest operator named by hand, without numbers.
+
     Raises
     ------
     ValueError
         When two operators would get one name: a savepoint could not tell them apart.
     """
-    unseen = list(env._j_stream_execution_environment.getTransformations())
-    operators: dict[int, Any] = {}
-    while unseen:
-        transformation = unseen.pop()
-        if transformation.getId() not in operators:
-            operators[transformation.getId()] = transformation
-            unseen.extend(transformation.getInputs())
-    names: set[str] = set()
-    for _, operator in sorted(operators.items()):
-        kind = operator.getClass().getSimpleName()
-        if kind in {"PartitionTransformation", "SideOutputTransformation", "UnionTransformation"}:
-            continue
-        if operator.getUid() is None:
-            operator.setUid(f"{kind}:{operator.getName().split('[')[0].split('(')[0].strip()}")
-        if operator.getUid() in names:
-            raise ValueError(f"two operators have the uid {operator.getUid()!r}")
-        names.add(operator.getUid())
+    named: dict[int, str] = {}
+
+    def name(operator: Any) -> str:
+        if operator.getId() in named:
+            return named[operator.getId()]
+        inputs = [name(each) for each in operator.getInputs()]
+        if operator.getClass().getSimpleName() == "PartitionTransformation":
+            uid = inputs[0]
+        else:
+            uid = operator.getUid() or "/".join([*inputs, operator.getName().split("[")[0]])
+            if uid in named.values():
+                raise ValueError(f"two operators have the uid {uid!r}")
+            operator.setUid(uid)
+        return named.setdefault(operator.getId(), uid)
+
+    for end in env._j_stream_execution_environment.getTransformations():
+        name(end)
 
 
 def configuration() -> Configuration:
@@ -403,9 +412,12 @@ def main() -> None:
     rows = telemetry(tables, deployment).key_by(
         lambda record: int.from_bytes(record[0][:2], "big"), key_type=Types.INT()
     )
-    fleet = fleet_messages(tables, deployment).broadcast(BROADCAST)
+    output_type = Types.ROW_NAMED(
+        ["topic", "k", "v"], [Types.STRING(), Types.STRING(), byte_array()]
+    )
+    fleet = fleet_messages(tables, deployment).broadcast(fleet_descriptor())
     outputs = (
-        rows.connect(fleet).process(TrainBucket(deployment), output_type=OUTPUT)
+        rows.connect(fleet).process(TrainBucket(deployment), output_type=output_type)
         .name("train").uid("train")
     )  # fmt: skip
 

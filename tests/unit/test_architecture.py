@@ -10,6 +10,8 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 REQUIREMENTS = REPOSITORY / "requirements"
+JARS_LOCK = REQUIREMENTS / "jars.lock"
+PYTHON_LOCKS = sorted(set(REQUIREMENTS.glob("*.lock")) - {JARS_LOCK})
 ENVIRONMENTS = Path(sys.prefix).parent
 
 USED_BY = {
@@ -77,19 +79,28 @@ def test_imports_point_in_one_direction():
 
 def test_each_list_of_requirements_has_a_lock_and_each_lock_a_list():
     lists = {path.stem for path in REQUIREMENTS.glob("*.in")}
-    locks = {path.stem for path in REQUIREMENTS.glob("*.lock")}
 
-    assert lists == locks
+    assert lists == {lock.stem for lock in PYTHON_LOCKS}
     assert {"airflow", "flink", "tools"} <= lists
 
 
-@pytest.mark.parametrize("lock", sorted(REQUIREMENTS.glob("*.lock")), ids=lambda lock: lock.stem)
-class TestLock:
-    def test_pins_each_package_to_one_version_with_hashes(self, lock):
-        requirements = lock.read_text().replace("\\\n", " ").splitlines()
+@pytest.mark.parametrize("lock", PYTHON_LOCKS, ids=lambda lock: lock.stem)
+def test_a_lock_pins_each_package_to_one_version_with_hashes(lock):
+    requirements = lock.read_text().replace("\\\n", " ").splitlines()
 
-        pinned = re.compile(r"[\w.-]+(\[[\w,-]+\])?==\S+( ; .+?)?(\s+--hash=sha256:[0-9a-f]{64})+")
-        assert [line for line in requirements if not pinned.fullmatch(line.strip())] == []
+    pinned = re.compile(r"[\w.-]+(\[[\w,-]+\])?==\S+( ; .+?)?(\s+--hash=sha256:[0-9a-f]{64})+")
+    assert [line for line in requirements if not pinned.fullmatch(line.strip())] == []
 
-    def test_holds_no_address(self, lock):
-        assert re.findall(r".*(?://|--\S*(?:url|index|find-links)).*", lock.read_text()) == []
+
+def test_the_lock_of_the_jars_pins_each_to_one_version_with_its_hash():
+    pinned = re.compile(r"\w+ [\w.-]+:[\w.-]+:[\w.-]+ [0-9a-f]{64}")
+
+    jars = JARS_LOCK.read_text().splitlines()
+
+    assert [line for line in jars if not pinned.fullmatch(line)] == []
+    assert jars
+
+
+@pytest.mark.parametrize("lock", [*PYTHON_LOCKS, JARS_LOCK], ids=lambda lock: lock.stem)
+def test_a_lock_holds_no_address(lock):
+    assert re.findall(r".*(?://|--\S*(?:url|index|find-links)).*", lock.read_text()) == []

@@ -1,75 +1,64 @@
-"""Tests that need Airflow: the environment is set before its first import."""
+"""Tests that need Airflow, whose settings must be there before its first import.
+
+The tools environment has no Airflow: this folder is run by Airflow's own.
+"""
 
 import importlib.util
 import json
 import os
 import tempfile
-import uuid
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[3]
-HAS_AIRFLOW = importlib.util.find_spec("airflow.sdk") is not None if (
-    importlib.util.find_spec("airflow")
-) else False
+from flead.stack.home import CHECKOUT, Home
 
-collect_ignore_glob = [] if HAS_AIRFLOW else ["test_*.py"]
-"""The tools environment has no Airflow: `make test` runs this folder in Airflow's own."""
-
-if HAS_AIRFLOW:
-    HOME = tempfile.mkdtemp(prefix="flead-airflow-test-")
+if importlib.util.find_spec("airflow") is None:
+    collect_ignore_glob = ["test_*.py"]
+else:
+    AIRFLOW_HOME = tempfile.mkdtemp(prefix="flead-airflow-test-")
     os.environ |= {
-        "AIRFLOW_HOME": HOME,
+        "AIRFLOW_HOME": AIRFLOW_HOME,
+        "AIRFLOW__CORE__DAGS_FOLDER": str(CHECKOUT / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(Path(HOME) / "plugins"),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME}/airflow.db",
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(Path(AIRFLOW_HOME) / "plugins"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{AIRFLOW_HOME}/airflow.db",
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
     }
 
-FLINK_CONNECTION = "flink_of_the_test"
-
 
 @pytest.fixture(scope="session")
-def flink_port():
-    return 28181
-
-
-@pytest.fixture(scope="session")
-def python_jar():
-    return str(
-        REPOSITORY
-        / ".flead/envs/flink/lib/python3.11/site-packages/pyflink/opt/flink-python-2.3.0.jar"
-    )
+def tiny_job() -> str:
+    """Return the path of a PyFlink script that starts in seconds."""
+    return str(Path(__file__).with_name("tiny_job.py"))
 
 
 @pytest.fixture
-def flink(flink_port, python_jar, monkeypatch):
-    """A hook on a real session cluster; what a test leaves running is cancelled."""
-    from flead_airflow.flink.hook import FlinkRestHook
-
+def flink_connection(flink: str, stack_home: Home, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the id of an Airflow connection to a real session cluster."""
+    host, _, port = flink.removeprefix("http://").partition(":")
+    (python_jar,) = (stack_home.config / "flink" / "opt").glob("flink-python-*.jar")
     connection = {
         "conn_type": "http",
-        "host": "127.0.0.1",
-        "port": flink_port,
         "schema": "http",
-        "extra": {"python_jar": python_jar},
+        "host": host,
+        "port": int(port),
+        "extra": {"python_jar": str(python_jar)},
     }
-    monkeypatch.setenv(f"AIRFLOW_CONN_{FLINK_CONNECTION.upper()}", json.dumps(connection))
-    with FlinkRestHook(FLINK_CONNECTION) as hook:
-        yield hook
-        for job in hook.jobs():
-            if not job.state.ended:
-                hook.cancel(job.jid)
+    monkeypatch.setenv("AIRFLOW_CONN_FLEAD_FLINK", json.dumps(connection))
+    return "flead_flink"
 
 
 @pytest.fixture
-def job_id():
-    return uuid.uuid4().hex
+def kafka_connection(kafka: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the id of an Airflow connection to a real broker."""
+    connection = {"conn_type": "kafka", "extra": {"bootstrap.servers": kafka}}
+    monkeypatch.setenv("AIRFLOW_CONN_FLEAD_KAFKA", json.dumps(connection))
+    return "flead_kafka"
 
 
-@pytest.fixture(scope="session")
-def tiny_job():
-    """Path of a PyFlink script that starts in seconds."""
-    return str(Path(__file__).with_name("tiny_job.py"))
+@pytest.fixture
+def database_connection(database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the id of an Airflow connection to an empty database of this test."""
+    monkeypatch.setenv("AIRFLOW_CONN_FLEAD_DB", database_url)
+    return "flead_db"

@@ -1,0 +1,94 @@
+"""Aggregate a round of local updates into a new global model, again and again.
+
+Each run is one round. It waits until enough updates can be read beyond the stored offsets and
+enough time has passed since the last round, or resumes a round that a crash left unfinished. Then
+it moves the updates into the database, averages the plausible ones into the next version, writes
+the version's artifact, and publishes it to the devices. A run that waits in vain ends as skipped.
+
+## Triage
+* **Runs end as skipped.** No round was due for `FLEAD_MAX_WAIT_SECONDS`: fewer than
+  `FLEAD_ROUND_MIN_UPDATES` updates came. Does the training job run (`bin/flead status`, Flink's
+  page)? If not, trigger `deploy_training`. Does the fleet send rows (topic `edge-iiot-stream`)?
+* **`open_round` failed with TopicRewoundError.** The topic `local-model-updates` ends before what
+  was read: it was deleted, or its broker lost data. The message says what to remove.
+* **`aggregate` failed.** Its round stays open and is resumed by the next run, with a growing pause;
+  nothing is averaged twice. `HeadMovedError`: another promotion came between, a retry settles it.
+* **A round is empty.** Every update was rejected: `aggregation_rounds.rejected` counts the reasons,
+  `local_models.reject_reason` has them one by one. When devices do not adopt new versions (old
+  bases), look at the topic `global-model-updates` and at the training job.
+* **`publish` failed.** The version is stored and waits in the table `outbox`: clear the task, or
+  let the next round publish it.
+* **Kafka or PostgreSQL do not answer.** `bin/flead status`, then `bin/flead logs SERVICE`.
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import dag, task
+from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.types import OutletEventAccessorsProtocol
+
+from flead.settings import Settings
+from flead_airflow import connections
+from flead_airflow.assets import GLOBAL_MODEL
+from flead_airflow.rounds import WaitForUpdatesOperator
+
+
+@task
+def open_round(run_id: str) -> int:
+    """Move the updates of the round from Kafka into the database."""
+    from flead.rounds.opening import open_or_resume
+
+    servers = connections.servers()
+    opened = open_or_resume(
+        servers.database_url, servers.kafka, Settings.from_environment(), run_id
+    )
+    if opened is None:
+        raise AirflowSkipException("nothing could be read: there is no round to aggregate")
+    return opened.number
+
+
+@task
+def aggregate(number: int) -> int:
+    """Judge the updates and make the next version of the accepted ones."""
+    from flead.rounds.aggregation import aggregate as make
+
+    completed = make(connections.servers().database_url, Settings.from_environment(), number)
+    if completed.version is None:
+        raise AirflowSkipException(f"round {number} is empty: {dict(completed.rejected or {})}")
+    return completed.version
+
+
+@task(outlets=[GLOBAL_MODEL])
+def publish(version: int, outlet_events: OutletEventAccessorsProtocol) -> None:
+    """Send the version to the devices, and tell the DAGs that wait for one."""
+    from flead.rounds.publishing import publish as send
+
+    servers = connections.servers()
+    send(servers.database_url, servers.kafka)
+    outlet_events[GLOBAL_MODEL].extra = {"version": version}
+
+
+@dag(
+    schedule="@continuous",
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(hours=1),
+    tags=["flead", "federation"],
+    doc_md=__doc__,
+    default_args={
+        "owner": "flead",
+        "retries": 3,
+        "retry_delay": timedelta(seconds=2),
+        "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(minutes=1),
+        "execution_timeout": timedelta(minutes=10),
+    },
+)
+def aggregation_round() -> None:
+    """Wait, open, aggregate, publish."""
+    number = open_round()
+    WaitForUpdatesOperator(task_id="wait_for_updates") >> number
+    publish(aggregate(number))
+
+
+aggregation_round()

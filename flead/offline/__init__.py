@@ -1,0 +1,1 @@
+"""The whole loop in one process, without servers: the same code as the running system."""

@@ -1,0 +1,305 @@
+"""What a deployment stops, starts and continues from, against a real database and cluster."""
+
+import json
+import os
+import uuid
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+import pytest
+
+from flead.contracts.deployment import TrainingDeployment
+from flead.contracts.messages import Hyperparameters, TrainingControl
+from flead.storage import deployments, outbox
+from flead.storage.connection import connect
+from flead.storage.deployments import AttemptStatus
+from flead.storage.migrations import migrate
+from flead.storage.outbox import OutboxMessage
+from flead_airflow.connections import Servers
+from flead_airflow.deployments import (
+    find_running_job,
+    open_new,
+    open_resumed,
+    record_active,
+    record_failure,
+)
+from flead_airflow.flink.hook import FlinkRestHook
+
+pytestmark = pytest.mark.servers
+
+PARAMS = {
+    "features": ["temperature", "pressure"],
+    "learning_rate": 0.25,
+    "alpha": 0.001,
+    "window_rows": 40,
+    "window_seconds": 30,
+    "local_epochs": 2,
+    "ditto_pull": 0.5,
+    "parallelism": 3,
+    "checkpoint_interval_seconds": 2,
+    "fresh": False,
+    "resume": False,
+}
+CONFIGURATION = TrainingDeployment(
+    features=["temperature", "pressure"],
+    bootstrap_servers="broker:9092",
+    hyperparameters=Hyperparameters(
+        learning_rate=0.25,
+        alpha=0.001,
+        window_rows=40,
+        window_seconds=30.0,
+        local_epochs=2,
+        ditto_pull=0.5,
+    ),
+    parallelism=3,
+    checkpoint_interval_seconds=2.0,
+    kafka={"security.protocol": "PLAINTEXT"},
+)
+SAVEPOINT = "file:/savepoints/savepoint-1"
+
+
+@pytest.fixture
+def servers(database_url):
+    migrate(database_url)
+    return Servers(database_url, {"bootstrap.servers": "broker:9092"})
+
+
+@pytest.fixture
+def flink_hook(flink_connection, monkeypatch):
+    name = f"AIRFLOW_CONN_{flink_connection.upper()}"
+    connection = json.loads(os.environ[name])
+    connection["extra"]["kafka"] = {"security.protocol": "PLAINTEXT"}
+    monkeypatch.setenv(name, json.dumps(connection))
+    with FlinkRestHook(flink_connection) as hook:
+        yield hook
+        for job in hook.jobs():
+            if not job.state.ended:
+                hook.cancel(job.jid)
+
+
+@pytest.fixture
+def deploy(servers, flink_hook):
+    """Open attempts whose ids no other test has used in the cluster that they share."""
+    suffix = uuid.uuid4().hex
+
+    def open_attempt(name, stopped_job=None, savepoint=None, **params):
+        return open_new(
+            servers,
+            flink_hook,
+            deployment_id=f"{name}-{suffix}",
+            params=PARAMS | params,
+            stopped_job=stopped_job,
+            savepoint=savepoint,
+        )
+
+    return open_attempt
+
+
+@pytest.fixture
+def retain(flink_hook):
+    """Lay out files as Flink does for a job whose checkpoints are retained."""
+
+    def lay_out(job_id, number):
+        directory = urlsplit(flink_hook.configuration()["execution.checkpointing.dir"]).path
+        path = Path(directory) / job_id / f"chk-{number}"
+        path.mkdir(parents=True)
+        (path / "_metadata").touch()
+        return path.as_uri()
+
+    return lay_out
+
+
+def attempts(servers):
+    with connect(servers.database_url) as connection, connection.cursor() as cursor:
+        return deployments.newest_attempts(cursor)
+
+
+def suspend(servers, job_id, savepoint):
+    with connect(servers.database_url) as connection, connection.cursor() as cursor:
+        deployments.mark_suspended(cursor, job_id, "down", savepoint)
+
+
+class TestNewDeployment:
+    def test_stores_the_attempt_before_anything_is_posted(self, servers, flink_hook, deploy):
+        submission = deploy("a")
+
+        [attempt] = attempts(servers)
+        assert attempt.status is AttemptStatus.SUBMITTING
+        assert attempt.job_id == submission.job_id
+        assert attempt.configuration == CONFIGURATION
+        assert flink_hook.find_job(submission.job_id) is None
+
+    def test_passes_its_configuration_as_one_argument(self, deploy):
+        submission = deploy("a")
+
+        name, value = submission.arguments
+        assert name == "--training-config"
+        assert msgspec.json.decode(value, type=TrainingDeployment) == CONFIGURATION
+        assert (submission.parallelism, submission.savepoint_path) == (3, None)
+
+    def test_opened_twice_is_one_attempt(self, servers, deploy):
+        assert deploy("a") == deploy("a")
+        assert len(attempts(servers)) == 1
+
+    def test_continues_from_the_savepoint_of_the_job_that_it_replaces(self, servers, deploy):
+        first = deploy("a")
+        record_active(servers.database_url, first.job_id, resumed=False)
+
+        second = deploy("b", stopped_job=first.job_id, savepoint=SAVEPOINT, learning_rate=0.5)
+
+        assert second.savepoint_path == SAVEPOINT
+        assert [attempt.status for attempt in attempts(servers)] == [
+            AttemptStatus.SUBMITTING,
+            AttemptStatus.STOPPED,
+        ]
+
+    def test_continues_from_the_newest_retained_checkpoint_of_a_job_without_a_savepoint(
+        self, servers, deploy, retain
+    ):
+        first = deploy("a")
+        record_active(servers.database_url, first.job_id, resumed=False)
+        retain(first.job_id, 7)
+        newest = retain(first.job_id, 12)
+
+        assert deploy("b", stopped_job=first.job_id).savepoint_path == newest
+
+    def test_continues_from_where_a_job_began_that_completed_no_checkpoint(self, servers, deploy):
+        first = deploy("a")
+        deploy("b", stopped_job=first.job_id, savepoint=SAVEPOINT)
+
+        assert deploy("c").savepoint_path == SAVEPOINT
+
+    def test_passes_over_a_failed_attempt_that_got_nowhere(self, servers, deploy):
+        first = deploy("a")
+        failed = deploy(
+            "b", stopped_job=first.job_id, savepoint=SAVEPOINT, features=["no such feature"]
+        )
+        record_failure(servers.database_url, failed.job_id, "the script raised")
+
+        assert deploy("c").savepoint_path == SAVEPOINT
+
+    def test_continues_from_a_failed_attempt_that_completed_a_checkpoint(
+        self, servers, deploy, retain
+    ):
+        first = deploy("a")
+        failed = deploy("b", stopped_job=first.job_id, savepoint=SAVEPOINT)
+        checkpoint = retain(failed.job_id, 3)
+        record_failure(servers.database_url, failed.job_id, "too late")
+
+        assert deploy("c").savepoint_path == checkpoint
+
+    def test_of_another_feature_list_starts_from_nothing(self, deploy):
+        first = deploy("a")
+
+        second = deploy("b", stopped_job=first.job_id, savepoint=SAVEPOINT, features=["pressure"])
+
+        assert second.savepoint_path is None
+
+    def test_that_is_fresh_starts_from_nothing(self, deploy):
+        first = deploy("a")
+
+        second = deploy("b", stopped_job=first.job_id, savepoint=SAVEPOINT, fresh=True)
+
+        assert second.savepoint_path is None
+
+    def test_refuses_a_param_that_is_out_of_range_by_name(self, deploy):
+        with pytest.raises(msgspec.ValidationError, match="learning_rate"):
+            deploy("a", learning_rate=-1)
+
+
+class TestResumedDeployment:
+    def test_is_none_when_nothing_was_deployed_or_it_was_stopped_for_good(
+        self, servers, flink_hook, deploy
+    ):
+        assert open_resumed(servers, flink_hook) is None
+        first = deploy("a")
+        with connect(servers.database_url) as connection, connection.cursor() as cursor:
+            deployments.mark_stopped(cursor, first.job_id, "by a person", SAVEPOINT)
+        assert open_resumed(servers, flink_hook) is None
+
+    def test_continues_the_stored_configuration_from_the_savepoint_of_down(
+        self, servers, flink_hook, deploy
+    ):
+        first = deploy("a")
+        record_active(servers.database_url, first.job_id, resumed=False)
+        suspend(servers, first.job_id, SAVEPOINT)
+
+        resumed = open_resumed(servers, flink_hook)
+
+        assert resumed.savepoint_path == SAVEPOINT
+        assert resumed.arguments == first.arguments
+        assert resumed.job_id != first.job_id
+        assert open_resumed(servers, flink_hook) == resumed
+
+    def test_continues_a_job_that_was_killed_from_its_newest_checkpoint_under_a_new_id(
+        self, servers, flink_hook, deploy, retain
+    ):
+        first = deploy("a")
+        record_active(servers.database_url, first.job_id, resumed=False)
+        checkpoint = retain(first.job_id, 5)
+
+        resumed = open_resumed(servers, flink_hook)
+
+        assert (resumed.savepoint_path, resumed.job_id == first.job_id) == (checkpoint, False)
+        assert open_resumed(servers, flink_hook) == resumed
+
+    def test_uses_the_addresses_of_today(self, servers, flink_hook, deploy):
+        suspend(servers, deploy("a").job_id, SAVEPOINT)
+        moved = Servers(servers.database_url, {"bootstrap.servers": "new:9092"})
+
+        _, argument = open_resumed(moved, flink_hook).arguments
+
+        configuration = msgspec.json.decode(argument, type=TrainingDeployment)
+        assert configuration.bootstrap_servers == "new:9092"
+        assert configuration.hyperparameters == CONFIGURATION.hyperparameters
+
+    def test_takes_up_a_job_that_still_runs_as_it_is(self, servers, flink_hook, deploy, tiny_job):
+        first = deploy("a")
+        flink_hook.run_python_job(first.job_id, tiny_job)
+
+        assert find_running_job(servers.database_url, flink_hook) == first.job_id
+        assert open_resumed(servers, flink_hook) == first
+
+    def test_can_be_tried_again_after_it_failed(self, servers, flink_hook, deploy):
+        first = deploy("a")
+        suspend(servers, first.job_id, SAVEPOINT)
+        failed = open_resumed(servers, flink_hook)
+        record_failure(servers.database_url, failed.job_id, "too few slots")
+
+        again = open_resumed(servers, flink_hook)
+
+        assert again.savepoint_path == SAVEPOINT
+        assert again.job_id not in {first.job_id, failed.job_id}
+
+
+class TestRecord:
+    def test_of_a_started_job_queues_its_hyperparameters_for_the_fleet(self, servers, deploy):
+        record_active(servers.database_url, deploy("a").job_id, resumed=False)
+
+        with connect(servers.database_url) as connection, connection.cursor() as cursor:
+            [queued] = outbox.next_ready(cursor, 10)
+        control = TrainingControl(revision=0, hyperparameters=CONFIGURATION.hyperparameters)
+        expected = msgspec.json.encode(control).decode()
+        assert queued.message == OutboxMessage("training-control", "control", expected)
+
+    def test_of_a_resumed_job_leaves_what_the_fleet_trains_with(self, servers, deploy):
+        record_active(servers.database_url, deploy("a").job_id, resumed=True)
+
+        with connect(servers.database_url) as connection, connection.cursor() as cursor:
+            assert outbox.next_ready(cursor, 10) == []
+
+    def test_of_a_failure_keeps_the_reason(self, servers, deploy):
+        record_failure(servers.database_url, deploy("a").job_id, "ValueError: no such feature")
+
+        [attempt] = attempts(servers)
+        assert (attempt.status, attempt.reason) == (
+            AttemptStatus.FAILED,
+            "ValueError: no such feature",
+        )
+
+
+def test_without_a_running_job_there_is_none_to_replace(servers, flink_hook, deploy):
+    deploy("a")
+
+    assert find_running_job(servers.database_url, flink_hook) is None

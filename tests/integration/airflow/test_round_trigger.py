@@ -1,0 +1,171 @@
+"""The wait for a round, against a real broker and database."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+
+import pytest
+from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
+
+from flead.contracts.topics import LAYOUTS, Topic
+from flead.messaging.producing import OutgoingMessage, produce
+from flead.messaging.reading import end_offsets
+from flead.messaging.topics import create_topics
+from flead.rounds.opening import CONSUMER, TOPIC
+from flead.storage.connection import connect
+from flead.storage.migrations import migrate
+from flead.storage.offsets import store_next_offsets
+from flead_airflow.rounds import AggregationReadyTrigger, WaitForUpdatesOperator
+
+pytestmark = [pytest.mark.servers, pytest.mark.usefixtures("kafka_connection")]
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch):
+    monkeypatch.setenv("FLEAD_ROUND_MIN_UPDATES", "3")
+    monkeypatch.setenv("FLEAD_ROUND_SECONDS", "30")
+    monkeypatch.setenv("FLEAD_MAX_WAIT_SECONDS", "5")
+
+
+@pytest.fixture(autouse=True)
+def database(database_connection, database_url, kafka):
+    """Prepare the database and topics, as if rounds had read all that other tests have written."""
+    migrate(database_url)
+    create_topics({"bootstrap.servers": kafka})
+    read_all(database_url, kafka)
+    return database_url
+
+
+def read_all(database_url, kafka):
+    ends = end_offsets({"bootstrap.servers": kafka}, TOPIC)
+    with connect(database_url) as connection, connection.cursor() as cursor:
+        store_next_offsets(cursor, CONSUMER, TOPIC, ends)
+
+
+def send_updates(kafka, count):
+    message = OutgoingMessage(Topic.LOCAL_UPDATES.value, b"device", b"{}")
+    produce({"bootstrap.servers": kafka}, [message] * count)
+
+
+def add_round(database_url, opened_at, *, state="empty"):
+    with connect(database_url) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO aggregation_rounds (round, state, start_offsets, end_offsets, updates,"
+            " dead_letters, opened_at, attempted_at, completed_at)"
+            " VALUES (1, %s, '{}', '{}', 0, 0, %s, %s, %s)",
+            (state, opened_at, opened_at, None if state == "open" else opened_at),
+        )
+
+
+async def events(trigger):
+    return [event.payload async for event in trigger.run()]
+
+
+def outcome(seconds):
+    """Run a trigger, rebuilt from what Airflow would store of it."""
+    path, arguments = AggregationReadyTrigger(
+        deadline=time.time() + seconds, poll_seconds=0.1
+    ).serialize()
+    assert path == "flead_airflow.rounds.AggregationReadyTrigger"
+    return asyncio.run(asyncio.wait_for(events(AggregationReadyTrigger(**arguments)), 60))
+
+
+def test_the_trigger_is_rebuilt_from_its_class_path_and_all_its_arguments():
+    assert AggregationReadyTrigger(deadline=1.5, poll_seconds=0.25).serialize() == (
+        "flead_airflow.rounds.AggregationReadyTrigger",
+        {"deadline": 1.5, "poll_seconds": 0.25},
+    )
+
+
+def test_it_fires_once_when_enough_updates_can_be_read(kafka):
+    send_updates(kafka, 3)
+
+    assert outcome(20) == [{"due": True}]
+
+
+def test_it_fires_when_updates_come_while_it_waits(kafka):
+    async def send_later():
+        trigger = AggregationReadyTrigger(deadline=time.time() + 30, poll_seconds=0.1)
+        waiting = asyncio.ensure_future(events(trigger))
+        await asyncio.sleep(1)
+        assert not waiting.done()
+        await asyncio.to_thread(send_updates, kafka, 3)
+        return await asyncio.wait_for(waiting, 20)
+
+    assert asyncio.run(send_later()) == [{"due": True}]
+
+
+def test_too_few_updates_let_the_deadline_pass(kafka):
+    send_updates(kafka, 2)
+
+    assert outcome(1) == [{"due": False}]
+
+
+def test_updates_wait_until_the_last_round_is_old_enough(kafka, database):
+    add_round(database, datetime.now(UTC))
+    send_updates(kafka, 3)
+
+    assert outcome(1) == [{"due": False}]
+
+
+def test_a_server_that_does_not_answer_is_an_error_at_the_deadline(monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_FLEAD_DB", "postgresql://flead:wrong@127.0.0.1:1/flead")
+
+    with pytest.raises(Exception, match="Connection refused"):
+        outcome(1)
+
+
+def test_the_event_loop_is_not_blocked(kafka):
+    longest = 0.0
+
+    async def watch():
+        nonlocal longest
+        trigger = AggregationReadyTrigger(deadline=time.time() + 2, poll_seconds=0.1)
+        waiting = asyncio.ensure_future(events(trigger))
+        while not waiting.done():
+            before = time.monotonic()
+            await asyncio.sleep(0.01)
+            longest = max(longest, time.monotonic() - before)
+        return waiting.result()
+
+    assert asyncio.run(watch()) == [{"due": False}]
+    assert longest < 0.5
+
+
+class TestTask:
+    def test_ends_at_once_when_a_round_is_due(self, kafka):
+        send_updates(kafka, 3)
+
+        assert WaitForUpdatesOperator(task_id="wait").execute({}) is None
+
+    def test_resumes_at_once_an_unfinished_round(self, database):
+        add_round(database, datetime(2026, 1, 1, tzinfo=UTC), state="open")
+
+        assert WaitForUpdatesOperator(task_id="wait").execute({}) is None
+
+    def test_defers_until_max_wait_seconds_and_then_skips(self):
+        task = WaitForUpdatesOperator(task_id="wait", poll_seconds=0.1)
+        before = time.time()
+        with pytest.raises(TaskDeferred) as deferred:
+            task.execute({})
+
+        assert before + 5 <= deferred.value.trigger.deadline <= time.time() + 5
+        assert deferred.value.method_name == "resume"
+        with pytest.raises(AirflowSkipException):
+            task.resume({}, {"due": False})
+
+    def test_goes_on_when_the_trigger_says_so(self):
+        assert WaitForUpdatesOperator(task_id="wait").resume({}, {"due": True}) is None
+
+    def test_prepares_a_database_and_a_broker_that_nothing_was_deployed_to(
+        self, make_database, kafka, monkeypatch
+    ):
+        empty = make_database()
+        monkeypatch.setenv("AIRFLOW_CONN_FLEAD_DB", empty)
+        monkeypatch.setenv("FLEAD_ROUND_MIN_UPDATES", "1000000")
+
+        with pytest.raises(TaskDeferred):
+            WaitForUpdatesOperator(task_id="wait").execute({})
+
+        assert migrate(empty) == []
+        assert create_topics({"bootstrap.servers": kafka}, LAYOUTS) == []

@@ -1,0 +1,58 @@
+"""Both databases of the migrations and storage tests: plain PostgreSQL, and a real TimescaleDB.
+
+TimescaleDB's one backend serves all connections in turn, so no test holds a transaction open while
+it queries through another connection.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flead.stack.home import Home
+
+SERVER = Path(__file__).parents[1] / "timescaledb" / "server.py"
+
+
+@pytest.fixture(scope="session")
+def timescaledb_server() -> Iterator[str]:
+    """Return the URL of a real TimescaleDB."""
+    specification = importlib.util.spec_from_file_location("timescaledb_server", SERVER)
+    assert specification is not None
+    assert specification.loader is not None
+    server = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = server
+    specification.loader.exec_module(server)
+    with server.timescaledb(Home.from_environment().root / "cache") as url:
+        yield url
+
+
+@pytest.fixture(params=["postgresql", "timescaledb"])
+def empty_database(request: pytest.FixtureRequest) -> str:
+    """Return the URL of a database without FLEAD's tables, on each kind of server."""
+    if request.param == "postgresql":
+        return request.getfixturevalue("database_url")
+    url = request.getfixturevalue("timescaledb_server")
+    roll_back(url)
+    return url
+
+
+@pytest.fixture
+def database(empty_database: str) -> str:
+    """Return the URL of a database with FLEAD's tables, all empty, on each kind of server."""
+    from flead.storage.migrations import migrate  # noqa: PLC0415 - not every environment has it
+
+    migrate(empty_database)
+    return empty_database
+
+
+def roll_back(url: str) -> None:
+    """Undo every migration by its rollback file."""
+    from yoyo import get_backend, read_migrations  # noqa: PLC0415 - as above
+
+    from flead.storage.migrations import DIRECTORY  # noqa: PLC0415
+
+    with get_backend(url) as backend:
+        backend.rollback_migrations(backend.to_rollback(read_migrations(str(DIRECTORY))))

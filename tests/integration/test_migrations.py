@@ -1,0 +1,185 @@
+"""One and the same migrations on plain PostgreSQL and on TimescaleDB."""
+
+import multiprocessing
+from datetime import UTC, datetime, timedelta
+
+import psycopg2
+import pytest
+from psycopg2.errors import FeatureNotSupported
+from yoyo import get_backend, read_migrations
+
+from flead.storage.connection import connect
+from flead.storage.locks import Lock, hold
+from flead.storage.migrations import DIRECTORY, is_migrated, migrate
+
+pytestmark = pytest.mark.servers
+
+TABLES = {
+    "aggregation_rounds",
+    "device_moments",
+    "federated_models",
+    "local_models",
+    "model_head",
+    "outbox",
+    "stream_offsets",
+    "training_deployments",
+}
+
+
+def query(url, statement, *parameters):
+    with connect(url) as connection, connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.fetchall()
+
+
+def tables(url):
+    found = query(url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    return {name for (name,) in found if "yoyo" not in name}
+
+
+def names_of_migrations():
+    return sorted(
+        path.stem for path in DIRECTORY.glob("*.sql") if not path.stem.endswith(".rollback")
+    )
+
+
+def test_all_are_applied_in_the_order_of_their_names_and_only_once(empty_database):
+    assert migrate(empty_database) == names_of_migrations()
+    assert migrate(empty_database) == []
+    assert tables(empty_database) == TABLES
+
+
+def test_a_database_is_migrated_once_it_has_the_tables(empty_database):
+    with connect(empty_database) as connection, connection.cursor() as cursor:
+        assert not is_migrated(cursor)
+    migrate(empty_database)
+    with connect(empty_database) as connection, connection.cursor() as cursor:
+        assert is_migrated(cursor)
+
+
+def test_every_rollback_undoes_its_migration(database):
+    with get_backend(database) as backend:
+        backend.rollback_migrations(backend.to_rollback(read_migrations(str(DIRECTORY))))
+    assert tables(database) == set()
+    assert query(database, "SELECT FROM pg_namespace WHERE nspname = 'flead_compat'") == []
+
+
+def test_a_crash_before_yoyo_marked_a_migration_is_mended_by_the_next_call(database):
+    with connect(database) as connection, connection.cursor() as cursor:
+        cursor.execute("DELETE FROM _yoyo_migration")
+    assert migrate(database) == names_of_migrations()
+    assert tables(database) == TABLES
+
+
+def test_a_failing_migration_leaves_nothing_of_itself_and_everything_before_it(
+    empty_database, tmp_path
+):
+    (tmp_path / "test_1.sql").write_text("CREATE TABLE whole (a INT);")
+    (tmp_path / "test_2.sql").write_text("CREATE TABLE half (a INT); SELECT 1 / 0;")
+    with pytest.raises(psycopg2.errors.DivisionByZero):
+        migrate(empty_database, tmp_path)
+    assert tables(empty_database) == {"whole"}
+    with connect(empty_database) as connection, connection.cursor() as cursor:
+        cursor.execute("DROP TABLE whole; DELETE FROM _yoyo_migration")
+
+
+def test_a_folder_without_migrations_is_an_error(empty_database, tmp_path):
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        migrate(empty_database, tmp_path)
+
+
+def test_processes_that_start_together_migrate_one_after_the_other(database_url):
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(3) as pool:
+        applied = pool.map(migrate, [database_url] * 3)
+    assert sorted(applied) == [[], [], names_of_migrations()]
+
+
+def test_a_killed_process_leaves_no_lock_behind(database_url):
+    context = multiprocessing.get_context("spawn")
+    held = context.Event()
+    process = context.Process(target=hold_for_ever, args=(database_url, held))
+    process.start()
+    assert held.wait(timeout=60)
+    process.kill()
+    process.join()
+    assert migrate(database_url) == names_of_migrations()
+
+
+def hold_for_ever(url, held):
+    with hold(url, Lock.MIGRATIONS):
+        held.set()
+        multiprocessing.Event().wait()
+
+
+def test_timescaledb_gets_a_hypertable_with_compression_and_retention(timescaledb_server):
+    migrate(timescaledb_server)
+    assert query(
+        timescaledb_server,
+        "SELECT hypertable_name, column_name, time_interval FROM timescaledb_information.dimensions",
+    ) == [("local_models", "kafka_timestamp", timedelta(hours=6))]
+    assert query(
+        timescaledb_server,
+        "SELECT proc_name, config ->> 'compress_after', config ->> 'drop_after'"
+        " FROM timescaledb_information.jobs WHERE hypertable_name = 'local_models' ORDER BY 1",
+    ) == [("policy_compression", "1 day", None), ("policy_retention", None, "7 days")]
+
+
+WIDTHS = [
+    "1 microsecond",
+    "7 milliseconds",
+    "1 second",
+    "90 seconds",
+    "10 minutes",
+    "1 hour",
+    "5 hours",
+    "1 day",
+    "36 hours",
+    "1 week",
+    "10 days",
+    "1 day 3 hours 20 minutes",
+]
+
+
+def instants():
+    """Instants around the origin, the epoch, a leap day, and daylight saving changes."""
+    anchors = [
+        datetime(1, 1, 2, tzinfo=UTC),
+        datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+        datetime(1970, 1, 1, tzinfo=UTC),
+        datetime(2000, 1, 2, 23, 59, 59, 999_999, tzinfo=UTC),
+        datetime(2000, 1, 3, tzinfo=UTC),
+        datetime(2024, 2, 29, 12, tzinfo=UTC),
+        datetime(2026, 3, 29, 1, tzinfo=UTC),
+        datetime(2026, 11, 24, 7, 30, 15, 123_456, tzinfo=UTC),
+        datetime(9999, 12, 1, tzinfo=UTC),
+    ]
+    steps = [timedelta(0), timedelta(microseconds=1), timedelta(hours=25), timedelta(days=6)]
+    return [anchor + step for anchor in anchors for step in steps]
+
+
+def test_the_stand_in_for_time_bucket_equals_the_real_one(timescaledb_server):
+    migrate(timescaledb_server)
+    compared = query(
+        timescaledb_server,
+        "SELECT width, ts, public.time_bucket(width, ts), flead_compat.time_bucket(width, ts)"
+        " FROM unnest(%s::interval[]) AS width, unnest(%s::timestamptz[]) AS ts",
+        WIDTHS,
+        instants(),
+    )
+    assert len(compared) == len(WIDTHS) * len(instants())
+    assert [row for row in compared if row[2] != row[3]] == []
+
+
+def test_time_bucket_is_found_without_its_schema_and_starts_weeks_on_mondays(database):
+    assert query(
+        database,
+        "SELECT time_bucket('1 week', '2026-11-25 10:00+00'::timestamptz),"
+        " time_bucket('1 day', NULL::timestamptz)",
+    ) == [(datetime(2026, 11, 23, tzinfo=UTC), None)]
+
+
+@pytest.mark.parametrize("width", ["1 month", "1 year"])
+def test_the_stand_in_refuses_months(database, width):
+    with pytest.raises(FeatureNotSupported, match="months or years"):
+        query(database, "SELECT flead_compat.time_bucket(%s::interval, now())", width)

@@ -1,0 +1,51 @@
+"""What the embedded stack says when a server cannot start."""
+
+import json
+import socket
+
+import pytest
+
+from flead.stack import processes
+from flead.stack.ports import HOST, Ports
+
+pytestmark = pytest.mark.servers
+
+
+def test_a_server_that_dies_at_its_start_is_shown_with_the_end_of_its_log(flead, make_home):
+    home = make_home()
+    broken = home.data / "kafka" / "meta.properties"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("version=1\nnode.id=7\ncluster.id=another\n")
+
+    started = flead(home, "up", "kafka", "postgres")
+
+    assert started.returncode == 1
+    assert "kafka died while starting" in started.stderr
+    log = started.stderr.partition("The end of")[2]
+    assert "Stored node id 7 doesn't match previous node id 1" in log
+    assert processes.belonging_to(home, "kafka") == []
+
+
+def test_a_taken_port_is_named(flead, make_home):
+    home = make_home()
+    with socket.create_server((HOST, Ports.of(home).postgres)):
+        started = flead(home, "up", "postgres")
+
+    assert started.returncode == 1
+    assert f"Port {Ports.of(home).postgres} of postgres is taken" in started.stderr
+
+
+def test_an_unknown_service_is_named_beside_the_known_ones(flead, make_home):
+    started = flead(make_home(), "up", "zookeeper")
+
+    assert started.returncode == 1
+    assert "No service is called 'zookeeper'; there are kafka, postgres" in started.stderr
+
+
+def test_status_and_down_work_before_the_first_up(flead, make_home):
+    home = make_home()
+
+    found, stopped = flead(home, "status", "--json"), flead(home, "down")
+
+    assert {service["state"] for service in json.loads(found.stdout)["services"]} == {"stopped"}
+    assert (found.returncode, stopped.returncode) == (0, 0)

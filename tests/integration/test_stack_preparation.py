@@ -1,0 +1,92 @@
+"""Environments and jars are installed once, checked, and taken up again after an interruption."""
+
+import subprocess
+import sys
+
+import pytest
+
+from flead.stack import jars
+from flead.stack.environments import BOOTSTRAP, prepare_environment
+from flead.stack.home import CHECKOUT, Home
+from flead.stack.service import StackError
+
+SLF4J = "org.slf4j:slf4j-api:1.7.36"
+
+
+@pytest.fixture
+def home(tmp_path):
+    return Home.from_environment({"FLEAD_HOME": str(tmp_path)})
+
+
+def test_an_environment_is_prepared_once(home):
+    said = []
+
+    first = prepare_environment(home, BOOTSTRAP, said.append)
+    again = prepare_environment(home, BOOTSTRAP, said.append)
+
+    assert (first, again) == (True, False)
+    assert said == ["preparing the bootstrap environment (once)"]
+    uv = subprocess.run(
+        [home.envs / BOOTSTRAP / "bin" / "uv", "--version"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert uv.stdout.startswith("uv 0.13.")
+
+
+def test_an_interrupted_preparation_is_taken_up_again(home):
+    # What `python -m venv` leaves when it is stopped before it installs pip.
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", home.envs / BOOTSTRAP], check=True
+    )
+
+    assert prepare_environment(home, BOOTSTRAP, lambda _line: None)
+    assert (home.envs / BOOTSTRAP / "bin" / "uv").exists()
+
+
+def test_a_ready_checkout_starts_its_command_without_a_word_of_preparation():
+    started = subprocess.run(
+        [CHECKOUT / "bin" / "flead", "--help"], check=False, capture_output=True, text=True
+    )
+
+    assert started.returncode == 0
+    assert "Usage: flead" in started.stdout
+    assert started.stderr == ""
+
+
+def lock_of(tmp_path, monkeypatch, sha256):
+    lock = tmp_path / "jars.lock"
+    lock.write_text(f"tiny {SLF4J} {sha256}\n")
+    monkeypatch.setattr(jars, "LOCK", lock)
+
+
+def test_a_jar_is_fetched_once_and_a_stranger_is_removed(home, tmp_path, monkeypatch):
+    (pinned,) = [jar for jar in jars.locked_jars("kafka") if jar.coordinates == SLF4J]
+    lock_of(tmp_path, monkeypatch, pinned.sha256)
+    folder = home.jars / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "slf4j-api-1.0.jar").touch()
+
+    first = jars.fetch_jars(home, "tiny", lambda _line: None)
+    again = jars.fetch_jars(home, "tiny", lambda _line: None)
+
+    assert (first, again) == (True, False)
+    assert [file.name for file in folder.iterdir()] == ["slf4j-api-1.7.36.jar"]
+
+
+def test_a_jar_with_another_hash_is_refused_and_not_kept(home, tmp_path, monkeypatch):
+    lock_of(tmp_path, monkeypatch, "0" * 64)
+
+    with pytest.raises(StackError, match=f"{SLF4J} has SHA-256 .* but jars.lock pins 0000"):
+        jars.fetch_jars(home, "tiny", lambda _line: None)
+
+    assert list((home.jars / "tiny").iterdir()) == []
+
+
+def test_the_lock_pins_the_broker_and_the_connector():
+    pinned = {jar.coordinates for name in ("kafka", "flink") for jar in jars.locked_jars(name)}
+
+    assert "org.apache.kafka:kafka_2.13:4.3.1" in pinned
+    assert "org.apache.kafka:kafka-clients:4.3.1" in pinned
+    assert "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2" in pinned

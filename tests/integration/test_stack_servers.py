@@ -1,0 +1,182 @@
+"""The servers of the embedded stack, as a client and a neighbour on the machine see them."""
+
+import json
+import os
+import stat
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import psycopg2
+import pytest
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+
+from flead.stack import processes
+from flead.stack.addresses import Addresses
+from flead.stack.ports import Ports
+
+pytestmark = pytest.mark.servers
+
+
+def service_status(flead, home):
+    found = flead(home, "status", "--json")
+    assert found.returncode == 0, found.stderr
+    return {service["name"]: service for service in json.loads(found.stdout)["services"]}
+
+
+def query(url, statement):
+    connection = psycopg2.connect(url)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall()
+    finally:
+        connection.close()
+
+
+def test_the_broker_is_set_for_transactions_of_days_and_makes_no_topic_by_itself(kafka):
+    admin = AdminClient({"bootstrap.servers": kafka})
+    broker = ConfigResource(ConfigResource.Type.BROKER, "1")
+
+    settings = next(iter(admin.describe_configs([broker]).values())).result()
+
+    assert settings["transaction.max.timeout.ms"].value == "604800000"
+    assert settings["auto.create.topics.enable"].value == "false"
+    assert settings["num.partitions"].value == "4"
+
+
+def test_postgres_has_a_database_for_airflow_and_one_for_flead(postgres_server):
+    owners = query(
+        postgres_server,
+        "SELECT datname, rolname FROM pg_database JOIN pg_roles r ON r.oid = datdba ORDER BY 1",
+    )
+
+    assert ("airflow", "airflow") in owners
+    assert ("flead", "flead") in owners
+
+
+def test_postgres_lets_nobody_in_without_the_password(postgres_server):
+    with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
+        psycopg2.connect(postgres_server, password="guessed")
+
+
+def test_postgres_never_runs_as_root(stack_home, postgres_server):
+    users = {process.uids().real for process in processes.belonging_to(stack_home, "postgres")}
+
+    assert users
+    assert 0 not in users
+
+
+def test_flink_is_set_to_survive_and_to_show_fresh_metrics(flink):
+    settings = {
+        entry["key"]: entry["value"] for entry in httpx.get(f"{flink}/jobmanager/config").json()
+    }
+
+    assert httpx.get(f"{flink}/overview").json()["slots-total"] == 4
+    assert settings["heartbeat.interval"] == "2000"
+    assert settings["heartbeat.timeout"] == "10000"
+    assert settings["metrics.fetcher.update-interval"] == "800"
+    assert settings["restart-strategy.type"] == "exponential-delay"
+    retention = "execution.checkpointing.externalized-checkpoint-retention"
+    assert settings[retention] == "RETAIN_ON_CANCELLATION"
+
+
+def test_every_server_listens_on_loopback_only(stack_home, kafka, flink, postgres_server):
+    listeners = [
+        connection.laddr.ip
+        for service in ("kafka", "postgres", "flink-jobmanager", "flink-taskmanager")
+        for process in processes.belonging_to(stack_home, service)
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+
+    assert len(listeners) >= 6
+    assert {ip.removeprefix("::ffff:") for ip in listeners} == {"127.0.0.1"}
+
+
+def test_secrets_and_configurations_are_for_their_user_alone(stack_home, postgres_server):
+    for file in (stack_home.secrets_file, stack_home.plan_file("postgres")):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_up_leaves_running_servers_alone(flead, stack_home, kafka, postgres_server):
+    before = service_status(flead, stack_home)
+
+    again = flead(stack_home, "up", "kafka", "postgres")
+
+    assert again.returncode == 0, again.stderr
+    after = service_status(flead, stack_home)
+    assert [after[name]["pid"] for name in ("kafka", "postgres")] == [
+        before[name]["pid"] for name in ("kafka", "postgres")
+    ]
+
+
+def test_status_tells_port_process_uptime_and_memory(flead, stack_home, kafka):
+    found = service_status(flead, stack_home)["kafka"]
+
+    assert found["state"] == "running"
+    assert kafka == f"127.0.0.1:{found['port']}"
+    assert psutil.Process(found["pid"]).cmdline()[-2] == "kafka.Kafka"
+    age = time.time() - psutil.Process(found["pid"]).create_time()
+    assert found["uptime_seconds"] == pytest.approx(age, abs=3)
+    assert 150 < found["memory_mb"] < 1500
+
+
+def test_data_ports_and_secrets_are_kept_from_down_to_up(flead, make_home):
+    home = make_home()
+    assert flead(home, "up", "kafka", "postgres").returncode == 0
+    addresses = Addresses.of(home, environ={})
+    secrets, ports = home.secrets_file.read_bytes(), Ports.of(home)
+    admin = AdminClient({"bootstrap.servers": addresses.kafka_bootstrap})
+    admin.create_topics([NewTopic("kept", 1)])["kept"].result()
+    producer = Producer({"bootstrap.servers": addresses.kafka_bootstrap})
+    producer.produce("kept", b"value", b"key")
+    assert producer.flush(10) == 0
+    connection = psycopg2.connect(addresses.database_url)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE kept AS SELECT 42 AS value")
+    connection.close()
+
+    stopped = flead(home, "down")
+    started = flead(home, "up", "kafka", "postgres")
+
+    assert (stopped.returncode, started.returncode) == (0, 0), stopped.stderr + started.stderr
+    assert (home.secrets_file.read_bytes(), Ports.of(home)) == (secrets, ports)
+    assert query(addresses.database_url, "SELECT value FROM kept") == [(42,)]
+    consumer = Consumer(
+        {
+            "bootstrap.servers": addresses.kafka_bootstrap,
+            "group.id": "test",
+            "auto.offset.reset": "earliest",
+        }
+    )
+    consumer.subscribe(["kept"])
+    (message,) = consumer.consume(1, timeout=20)
+    consumer.close()
+    assert (message.key(), message.value()) == (b"key", b"value")
+
+
+def test_wipe_removes_all_but_environments_and_jars(flead, make_home):
+    home = make_home()
+    assert flead(home, "up", "postgres").returncode == 0
+
+    assert flead(home, "down", "--wipe").returncode == 0
+
+    assert list(home.root.iterdir()) == []
+
+
+def test_a_folder_that_only_its_owner_can_enter_works_for_root_and_others(flead, make_home):
+    home = make_home()
+    home.root.chmod(0o700)
+
+    started = flead(home, "up", "postgres")
+
+    assert started.returncode == 0, started.stderr
+    assert query(Addresses.of(home, environ={}).superuser_url, "SELECT 1") == [(1,)]
+    (folder,) = {Path(process.cwd()) for process in processes.belonging_to(home, "postgres")}
+    place = Path("/var/lib/flead") if os.geteuid() == 0 else home.data
+    assert folder.is_relative_to(place)
+    assert flead(home, "down", "--wipe").returncode == 0
+    assert not folder.exists()

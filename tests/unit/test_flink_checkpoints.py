@@ -1,0 +1,49 @@
+"""Retained checkpoints that are found without a JobManager."""
+
+import pytest
+
+from flead_airflow.flink.checkpoints import newest_retained_checkpoint
+
+JOB = "00000000000000000000000000000001"
+
+
+def checkpoint(folder, number, job=JOB, complete=True):
+    path = folder / job / f"chk-{number}"
+    path.mkdir(parents=True)
+    if complete:
+        (path / "_metadata").touch()
+    return path
+
+
+def test_the_newest_by_number_is_found(tmp_path):
+    checkpoint(tmp_path, 9)
+    newest = checkpoint(tmp_path, 10)
+
+    assert newest_retained_checkpoint(tmp_path.as_uri(), JOB) == newest.as_uri()
+    assert newest_retained_checkpoint(str(tmp_path), JOB) == newest.as_uri()
+
+
+def test_one_without_metadata_was_never_completed(tmp_path):
+    complete = checkpoint(tmp_path, 4)
+    checkpoint(tmp_path, 5, complete=False)
+
+    assert newest_retained_checkpoint(tmp_path.as_uri(), JOB) == complete.as_uri()
+
+
+def test_those_of_other_jobs_and_other_folders_do_not_count(tmp_path):
+    checkpoint(tmp_path, 4, job="00000000000000000000000000000002")
+    (tmp_path / JOB / "shared").mkdir(parents=True)
+
+    assert newest_retained_checkpoint(tmp_path.as_uri(), JOB) is None
+
+
+def test_a_folder_with_blanks_in_its_name_is_read(tmp_path):
+    folder = tmp_path / "check points"
+    path = checkpoint(folder, 1)
+
+    assert newest_retained_checkpoint(folder.as_uri(), JOB) == path.as_uri()
+
+
+def test_another_file_system_is_refused_by_name():
+    with pytest.raises(ValueError, match="s3://bucket/checkpoints"):
+        newest_retained_checkpoint("s3://bucket/checkpoints", JOB)
