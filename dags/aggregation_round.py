@@ -13,15 +13,18 @@ the version's artifact, and publishes it to the devices. A run that waits in vai
   was read: it was deleted, or its broker lost data. The message says what to remove.
 * **`aggregate` failed.** Its round stays open and is resumed by the next run, with a growing pause;
   nothing is averaged twice. `HeadMovedError`: another promotion came between, a retry settles it.
-* **A round is empty.** Every update was rejected: `aggregation_rounds.rejected` counts the reasons,
-  `local_models.reject_reason` has them one by one. When devices do not adopt new versions (old
-  bases), look at the topic `global-model-updates` and at the training job.
+* **`aggregate` failed with NothingDeployedError.** Trigger `deploy_training`: without a deployment
+  there is no feature list to aggregate for.
+* **`publish` is skipped: the round is empty.** Every update was rejected:
+  `aggregation_rounds.rejected` counts the reasons, `local_models.reject_reason` has each.
+  `stale_base`: devices do not adopt new versions, so look at the topic `global-model-updates` and
+  at the training job.
 * **`publish` failed.** The version is stored and waits in the table `outbox`: clear the task, or
   let the next round publish it.
 * **Kafka or PostgreSQL do not answer.** `bin/flead status`, then `bin/flead logs SERVICE`.
 """
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import dag, task
 from airflow.sdk.exceptions import AirflowSkipException
@@ -48,28 +51,30 @@ def open_round(run_id: str) -> int:
 
 
 @task
-def aggregate(number: int) -> int:
+def aggregate(number: int) -> int | None:
     """Judge the updates and make the next version of the accepted ones."""
     from flead.rounds.aggregation import aggregate as make
 
-    completed = make(connections.servers().database_url, Settings.from_environment(), number)
-    if completed.version is None:
-        raise AirflowSkipException(f"round {number} is empty: {dict(completed.rejected or {})}")
-    return completed.version
+    servers = connections.servers()
+    return make(servers.database_url, Settings.from_environment(), number).version
 
 
 @task(outlets=[GLOBAL_MODEL])
-def publish(version: int, outlet_events: OutletEventAccessorsProtocol) -> None:
+def publish(version: int | None, outlet_events: OutletEventAccessorsProtocol) -> None:
     """Send the version to the devices, and tell the DAGs that wait for one."""
     from flead.rounds.publishing import publish as send
 
     servers = connections.servers()
     send(servers.database_url, servers.kafka)
+    if version is None:
+        raise AirflowSkipException("the round is empty: see the Triage of this DAG")
     outlet_events[GLOBAL_MODEL].extra = {"version": version}
 
 
 @dag(
     schedule="@continuous",
+    # Without one, the interval of each run would begin where the first began, and be refused.
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=1),

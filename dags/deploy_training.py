@@ -140,19 +140,19 @@ def create_topics() -> list[str]:
 
 
 @task
-def find_running_job(params: dict[str, Any]) -> str | None:
-    """Find the job to replace; a resumed deployment replaces none."""
+def find_running_job(params: dict[str, Any]) -> str:
+    """Find the job to replace, "" when there is none; a resumed deployment replaces none."""
     from flead_airflow.deployments import find_running_job as find
 
     if params["resume"]:
-        return None
+        return ""
     with connections.flink() as flink:
-        return find(connections.servers().database_url, flink)
+        return find(connections.servers().database_url, flink) or ""
 
 
 @task
 def open_attempt(
-    stopped_job: str | None, savepoint: str | None, params: dict[str, Any], run_id: str
+    stopped: dict[str, str | None], params: dict[str, Any], run_id: str
 ) -> dict[str, Any]:
     """Write the attempt, with its job id and the state that it continues from."""
     from flead_airflow import deployments
@@ -167,8 +167,8 @@ def open_attempt(
                 flink,
                 deployment_id=run_id,
                 params=params,
-                stopped_job=stopped_job,
-                savepoint=savepoint,
+                stopped_job=stopped["job_id"],
+                savepoint=stopped["savepoint_path"],
             )
     if submission is None:
         raise AirflowSkipException("no deployment was active: nothing to resume")
@@ -221,7 +221,7 @@ def deploy_training() -> None:
     stop = FlinkStopWithSavepointOperator(
         task_id="stop_running_job", job_id=running, flink_conn_id=connections.FLINK
     )
-    attempt = open_attempt(running, stop.output)
+    attempt = open_attempt(stop.output)
     submit = FlinkSubmitPythonJobOperator(
         task_id="submit",
         script=str(SCRIPT),

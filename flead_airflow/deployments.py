@@ -19,10 +19,11 @@ from flead.storage.deployments import Attempt, AttemptStatus
 from flead.storage.locks import Lock, lock_for_transaction
 from flead.storage.outbox import OutboxMessage
 from flead_airflow.connections import Servers, flink_kafka_properties
-from flead_airflow.flink.checkpoints import newest_retained_checkpoint
+from flead_airflow.flink.checkpoints import newest_retained_state
 from flead_airflow.flink.hook import FlinkRestHook
 
 CHECKPOINT_DIRECTORY: Final = "execution.checkpointing.dir"
+SAVEPOINT_DIRECTORY: Final = "execution.checkpointing.savepoint-dir"
 UNFINISHED: Final = (AttemptStatus.ACTIVE, AttemptStatus.SUBMITTING)
 
 logger = logging.getLogger(__name__)
@@ -135,9 +136,13 @@ def restore_point(
     then there is none.
     """
     schema = feature_schema(configuration.features)
-    directory = flink.configuration()[CHECKPOINT_DIRECTORY]
+    settings = flink.configuration()
+    checkpoints, savepoints = settings[CHECKPOINT_DIRECTORY], settings.get(SAVEPOINT_DIRECTORY)
     for attempt in deployments.newest_attempts(cursor):
-        state = attempt.savepoint_path or newest_retained_checkpoint(directory, attempt.job_id)
+        # a stop that was cut short has left a savepoint which no row names
+        state = attempt.savepoint_path or newest_retained_state(
+            checkpoints, savepoints, attempt.job_id
+        )
         if state is None and attempt.status is AttemptStatus.FAILED:
             continue
         same = (attempt.feature_schema, attempt.configuration.buckets) == (

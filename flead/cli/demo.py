@@ -67,7 +67,7 @@ def demo(
     with interruptible():
         try:
             with stack_progress() as report:
-                up(home, [], report)
+                up(home, [], report, resume=False)
             if not json:
                 show_addresses(home)
             demonstration = Demonstration(

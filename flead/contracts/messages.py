@@ -160,11 +160,11 @@ class GlobalModel(msgspec.Struct, frozen=True):
 class Hyperparameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of local training that the fleet shares."""
 
-    learning_rate: Annotated[float, Meta(gt=0, le=10)] = 0.05
+    learning_rate: Annotated[float, Meta(gt=0, le=10)] = 0.1
     alpha: Annotated[float, Meta(ge=0, le=1)] = 1e-3
     window_rows: Annotated[int, Meta(ge=1, le=10_000)] = 50
     window_seconds: Annotated[float, Meta(gt=0, le=86_400)] = 60.0
-    local_epochs: Annotated[int, Meta(ge=1, le=100)] = 3
+    local_epochs: Annotated[int, Meta(ge=1, le=100)] = 1
     ditto_pull: Annotated[float, Meta(ge=0, le=1)] = 0.0
 
 

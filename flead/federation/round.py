@@ -7,10 +7,10 @@ from typing import Generic
 import numpy as np
 
 from flead.contracts.messages import GlobalModel, Metrics, ModelStatus, Moments
+from flead.features.rows import Floats
 from flead.federation.admission import AdmissionContext, RejectReason, judge
 from flead.federation.strategy import Strategy
 from flead.federation.updates import Update, in_order
-from flead.features.rows import Floats
 
 
 @dataclass(frozen=True, slots=True)

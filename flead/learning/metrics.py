@@ -39,7 +39,7 @@ def measure(logits: Floats, labels: Floats) -> MetricSums:
     Parameters
     ----------
     logits
-        Log-odds of each row, of shape (rows, devices).
+        Log-odds of each row, at least one, of shape (rows, devices).
     labels
         0 or 1, nan for a row without a label, which counts nowhere; of shape (rows, devices).
 
@@ -59,7 +59,8 @@ def measure(logits: Floats, labels: Floats) -> MetricSums:
 
     return MetricSums(
         rows=count(labelled),
-        log_loss_sum=np.where(labelled, loss, 0.0).sum(axis=0),
+        # One row after the other: the order of numpy's own sums depends on the shape.
+        log_loss_sum=np.where(labelled, loss, 0.0).cumsum(axis=0)[-1],
         tp=count(predicted & positive),
         fp=count(predicted & negative),
         tn=count(~predicted & negative),

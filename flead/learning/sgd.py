@@ -64,26 +64,52 @@ def train(
     """
     rate = np.broadcast_to(np.asarray(learning_rate, np.float64), lengths.shape)
     trained = weights.copy()
-    rows = np.concatenate((inputs, np.ones((*inputs.shape[:2], 1))), axis=-1)
-    keep = np.ones((*weights.shape[:2], weights.shape[2]))
+    keep = np.ones_like(weights)
     keep[..., :-1] = np.maximum(0.0, 1.0 - rate * alpha)[:, np.newaxis]
     drift = _pull_to(anchor, rate, pull, keep)
-    # expit(z) = (1 + tanh(z / 2)) / 2, which cannot overflow.
-    half_rows, half_rate = 0.5 * rows, 0.5 * rate
-    push = rate * (targets - 0.5)
-    active = np.searchsorted(-lengths, -np.arange(len(rows)), side="left")
+    # With expit(z) = (1 + tanh(z / 2)) / 2, which cannot overflow, the step along a row is
+    # rate / 2 * (±1 - tanh(z / 2)).
+    rows = np.concatenate((inputs, np.ones((*inputs.shape[:2], 1))), axis=-1)
+    half_rows = 0.5 * rows
+    rows *= (0.5 * rate)[:, np.newaxis]
+    signs = 2.0 * targets - 1.0
+    # Shorter windows end earlier: rows between two ends train the same devices.
+    ends = np.unique(lengths)
     for _ in range(epochs):
-        for row, count in enumerate(active.tolist()):
-            step = trained[:, :count]
-            gradient = np.einsum("mdj,dj->md", step, half_rows[row, :count])
-            np.tanh(gradient, out=gradient)
-            gradient *= half_rate[:count]
-            np.subtract(push[row, :count], gradient, out=gradient)
-            step *= keep[:, :count]
-            step += gradient[..., np.newaxis] * rows[row, :count]
-            if drift is not None:
-                step += drift[:, :count]
+        for first, last in zip((0, *ends[:-1].tolist()), ends.tolist(), strict=True):
+            count = int(np.count_nonzero(lengths > first))
+            _descend(
+                trained[:, :count],
+                half_rows[first:last, :count],
+                rows[first:last, :count],
+                signs[first:last, :count],
+                keep[:, :count],
+                None if drift is None else drift[:, :count],
+            )
     return trained
+
+
+def _descend(
+    weights: Floats,
+    half_rows: Floats,
+    rated_rows: Floats,
+    signs: Floats,
+    keep: Floats,
+    drift: Floats | None,
+) -> None:
+    """Train models in place, one row after the other; few devices make each call's cost count."""
+    step = np.empty_like(weights)
+    error = np.empty(weights.shape[:2])
+    along = error[..., np.newaxis]
+    for half_row, rated_row, sign in zip(half_rows, rated_rows, signs, strict=True):
+        np.vecdot(weights, half_row, out=error)
+        np.tanh(error, out=error)
+        np.subtract(sign, error, out=error)
+        np.multiply(along, rated_row, out=step)
+        weights *= keep
+        weights += step
+        if drift is not None:
+            weights += drift
 
 
 def _pull_to(

@@ -21,9 +21,9 @@ def consumer_lag(properties: Properties, group: str, topic: str) -> dict[int, in
     request = ConsumerGroupTopicPartitions(
         group, [TopicPartition(topic, partition) for partition in ranges]
     )
-    futures = admin(properties).list_consumer_group_offsets(
-        [request], request_timeout=REQUEST_TIMEOUT_SECONDS
-    )
+    # Kept until the answer is here: a client that is collected before never completes its futures.
+    client = admin(properties)
+    futures = client.list_consumer_group_offsets([request], request_timeout=REQUEST_TIMEOUT_SECONDS)
     committed = {
         position.partition: position.offset
         for position in futures[group].result().topic_partitions

@@ -24,6 +24,7 @@ WITHOUT_LEADER = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
 )
 
 logger = logging.getLogger(__name__)
@@ -55,12 +56,11 @@ def create_topics(properties: Properties, layouts: Iterable[TopicLayout] = LAYOU
     existing = client.list_topics(timeout=REQUEST_TIMEOUT_SECONDS).topics
     layouts = tuple(layouts)
     for layout in layouts:
-        if layout.name in existing and layout.partitions == 1 < len(
-            existing[layout.name].partitions
-        ):
+        found = existing.get(layout.name)
+        if found is not None and layout.partitions == 1 < len(found.partitions):
             raise TopicLayoutError(
-                f"topic {layout.name} has {len(existing[layout.name].partitions)} partitions and "
-                "needs exactly one: delete it, and it is created anew"
+                f"topic {layout.name} has {len(found.partitions)} partitions and needs exactly "
+                "one: delete it, and it is created anew"
             )
     created = _create(client, [layout for layout in layouts if layout.name not in existing])
     _align_settings(client, [layout for layout in layouts if layout.name in existing])

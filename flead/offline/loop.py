@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from flead.contracts.messages import (
     GlobalModel,
     LocalUpdate,
@@ -13,12 +11,12 @@ from flead.contracts.messages import (
     TrainingControl,
 )
 from flead.contracts.schema import feature_schema, input_names
+from flead.features.rows import Floats, RowBatch
 from flead.federation.admission import AdmissionContext
 from flead.federation.round import describe_model, run_round
 from flead.federation.standardizer import merge_moments
 from flead.federation.strategy import Strategy
 from flead.federation.updates import model_vector
-from flead.features.rows import Floats, RowBatch
 from flead.learning.fleet import FleetState
 from flead.learning.trainer import LocalTrainer, Outcome
 from flead.settings import Settings
@@ -47,7 +45,8 @@ class OfflineLoop:
     strategy
         How updates are aggregated.
     settings
-        `round_min_updates`, `max_updates_per_round` and the limits of admission count; times do not.
+        `round_min_updates`, `max_updates_per_round` and the limits of admission count, times do
+        not.
     """
 
     def __init__(

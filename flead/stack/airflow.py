@@ -127,6 +127,8 @@ def airflow_environment(
         **{f"AIRFLOW_CONN_{name}": json.dumps(value) for name, value in connections.items()},
         "AIRFLOW_CONN_FLEAD_DB": addresses.database_url,
         "FLEAD_GLOBAL_MODELS_DIR": str(home.models),
+        # One machine's fleet is small: shorter rounds than a cluster's show progress sooner.
+        "FLEAD_ROUND_SECONDS": os.environ.get("FLEAD_ROUND_SECONDS", "10"),
         "PATH": f"{home.envs / 'airflow' / 'bin'}:{os.environ.get('PATH', os.defpath)}",
     }
 

@@ -14,6 +14,7 @@ import tenacity
 from flead.stack.service import StackError
 
 FINISHED = frozenset({"success", "failed"})
+STARTED = frozenset({"running", "deferred", "success", "failed"})
 
 
 class AirflowError(StackError):
@@ -120,7 +121,7 @@ class AirflowClient:
         while True:
             state = self._request("GET", path)["state"]
             for task in self._request("GET", f"{path}/taskInstances")["task_instances"]:
-                if task["start_date"] and task["task_id"] not in seen:
+                if task["state"] in STARTED and task["task_id"] not in seen:
                     seen.add(task["task_id"])
                     on_progress(task["task_id"])
             if state in FINISHED:

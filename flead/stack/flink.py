@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flead.stack import health
+from flead.stack.beam_patch import JAR_NAME, write_patched_jar
 from flead.stack.files import write_file
 from flead.stack.home import Home
 from flead.stack.kafka import java_home
@@ -97,7 +98,9 @@ def _assemble(home: Home, ports: Ports) -> None:
         shutil.copytree(wheel / part, target / part, dirs_exist_ok=True)
     (driver,) = (wheel / "opt").glob("flink-python-*.jar")
     connectors = (home.jars / "flink").glob("*.jar")
-    _link(target / "lib", [*(wheel / "lib").glob("*.jar"), *connectors, driver])
+    write_patched_jar(driver, target / JAR_NAME)
+    jars = [*(wheel / "lib").glob("*.jar"), *connectors, driver, target / JAR_NAME]
+    _link(target / "lib", jars)
     _link(target / "opt", list((wheel / "opt").glob("*.jar")))
     for folder in (target / "plugins", home.logs / "flink", home.run / "flink"):
         folder.mkdir(parents=True, exist_ok=True)

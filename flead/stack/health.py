@@ -19,7 +19,7 @@ def accepts_connections(port: int) -> bool:
         return False
 
 
-def get_json(url: str) -> Any:  # noqa: ANN401
+def get_json(url: str) -> Any:
     """Return the JSON body of a successful answer to a GET, or None."""
     try:
         # A proxy of the environment has no business between two processes of one machine.

@@ -7,9 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from flead.stack import logs, ports, processes
+from flead.stack import logs, ports, processes, training
+from flead.stack.addresses import Addresses
 from flead.stack.environments import prepare_environment
 from flead.stack.files import exclusive, write_file
 from flead.stack.home import Home
@@ -61,15 +63,18 @@ def prepare(home: Home, services: Iterable[Service], report: Report) -> None:
         fetch_jars(home, name, lambda line: report(Progress("setup", "preparing", 0, line)))
 
 
-def up(home: Home, names: Iterable[str], report: Report) -> None:
+def up(home: Home, names: Iterable[str], report: Report, *, resume: bool = True) -> None:
     """Start services and return when each answers its own health check.
 
     What runs already is left alone. Services start as soon as those that they depend on are ready.
+    Once all run, a training job that was active when the stack went down is deployed again.
 
     Parameters
     ----------
     names : iterable of str
         Services, or the groups `flink` and `airflow`; none means all.
+    resume : bool
+        Whether to take up the training job that was active.
 
     Raises
     ------
@@ -81,9 +86,11 @@ def up(home: Home, names: Iterable[str], report: Report) -> None:
     services = all_services(home)
     wanted = selected(services, names)
     prepare(home, wanted, report)
-    with exclusive(home.run / "lifecycle.lock"):
+    with _alone(home, report):
         supervisor = _running_supervisor(home, services, report)
         _Start(home, supervisor, report).run(wanted)
+        if resume and len(wanted) == len(services):
+            training.resume(Addresses.of(home), _say(report))
 
 
 def down(home: Home, report: Report, *, wipe: bool = False) -> None:
@@ -100,10 +107,13 @@ def down(home: Home, report: Report, *, wipe: bool = False) -> None:
         A process outlived its end.
     """
     services = all_services(home)
-    with exclusive(home.run / "lifecycle.lock"):
+    with _alone(home, report):
         supervisor = Supervisor(home)
         for group in CLIENTS:
             _stop(home, supervisor, _members(services, group), report)
+        # No round begins any more, and the servers that a savepoint needs still run.
+        if not wipe:
+            _suspend_training(home, report)
         for group in SERVERS:
             _stop(home, supervisor, _members(services, group), report)
         supervisor.shut_down()
@@ -194,6 +204,11 @@ class _Start:
         )
 
 
+def _alone(home: Home, report: Report) -> AbstractContextManager[None]:
+    waiting = Progress("setup", "preparing", detail="another start or stop is at work; waiting")
+    return exclusive(home.run / "lifecycle.lock", lambda: report(waiting))
+
+
 def _running_supervisor(home: Home, services: dict[str, Service], report: Report) -> Supervisor:
     """Return a supervisor that answers; when it is new, nothing from before it still runs."""
     supervisor = Supervisor(home)
@@ -239,6 +254,18 @@ def _end_leftovers(home: Home, services: list[Service], report: Report) -> None:
             killed = processes.end(home, service.name, service.stop_signal, service.stop_seconds)
             detail = f"it had lost its supervisor; {killed} processes killed"
             report(Progress(service.name, "stopped", time.monotonic() - began, detail))
+
+
+def _say(report: Report) -> training.Say:
+    return lambda line: report(Progress("training", "preparing", 0, line))
+
+
+def _suspend_training(home: Home, report: Report) -> None:
+    """Leave a savepoint; when there can be none, the next start has the newest checkpoint."""
+    try:
+        training.suspend(Addresses.of(home), _say(report))
+    except training.JobNotSuspendedError as error:
+        report(Progress("training", "failed", 0, f"{error}; its newest checkpoint remains"))
 
 
 def _wipe(home: Home) -> None:

@@ -153,7 +153,7 @@ class FlinkSubmitPythonJobOperator(BaseOperator):
 
 
 class FlinkStopWithSavepointOperator(BaseOperator):
-    """Stop a job with a savepoint and return the savepoint's path; None when there is none.
+    """Stop a job with a savepoint; returns `job_id` and `savepoint_path`, null where there is none.
 
     Afterwards the job does not run. A job that cannot take a savepoint (its tasks restart, say) is
     cancelled: its newest retained checkpoint is then what to restore, and as exact. Running it
@@ -162,7 +162,7 @@ class FlinkStopWithSavepointOperator(BaseOperator):
     Parameters
     ----------
     job_id : str, optional
-        The job; with None nothing is done.
+        The job; without one nothing is done.
     stop_timeout_seconds : float
         How long the savepoint, and then the end of the job, may take.
     flink_conn_id : str
@@ -190,18 +190,18 @@ class FlinkStopWithSavepointOperator(BaseOperator):
         """The cluster."""
         return FlinkRestHook(self.flink_conn_id)
 
-    def execute(self, context: Context) -> str | None:
+    def execute(self, context: Context) -> dict[str, str | None]:
         """Stop the job."""
         if not self.job_id:
-            self.log.info("No job runs: nothing to stop")
-            return None
+            self.log.info("There is no job to stop")
+            return {"job_id": None, "savepoint_path": None}
         job = self.hook.find_job(self.job_id)
         if job is None:
             self.log.warning("Flink does not know job %s: nothing to stop", self.job_id)
-            return None
+            return {"job_id": self.job_id, "savepoint_path": None}
         if not job.state.ended:
             self._stop(self.job_id)
-        return self._savepoint_of(self.job_id)
+        return {"job_id": self.job_id, "savepoint_path": self._savepoint_of(self.job_id)}
 
     def _stop(self, job_id: str) -> None:
         trigger_id = uuid.uuid4().hex

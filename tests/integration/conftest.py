@@ -29,28 +29,41 @@ def timescaledb_server() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["postgresql", "timescaledb"])
-def empty_database(request: pytest.FixtureRequest) -> str:
-    """Return the URL of a database without FLEAD's tables, on each kind of server."""
+@pytest.fixture(scope="session", params=["postgresql", "timescaledb"])
+def database_server(request: pytest.FixtureRequest) -> str:
+    """Return the URL of a database of each kind, which the tests of the session share."""
     if request.param == "postgresql":
-        return request.getfixturevalue("database_url")
-    url = request.getfixturevalue("timescaledb_server")
-    roll_back(url)
-    return url
+        return request.getfixturevalue("make_database")()
+    return request.getfixturevalue("timescaledb_server")
 
 
 @pytest.fixture
-def database(empty_database: str) -> str:
-    """Return the URL of a database with FLEAD's tables, all empty, on each kind of server."""
-    from flead.storage.migrations import migrate  # noqa: PLC0415 - not every environment has it
+def empty_database(database_server: str) -> str:
+    """Return the URL of a database without FLEAD's tables."""
+    roll_back(database_server)
+    return database_server
 
-    migrate(empty_database)
-    return empty_database
+
+@pytest.fixture
+def database(database_server: str) -> str:
+    """Return the URL of a database with FLEAD's tables, all empty."""
+    from flead.storage.connection import connect  # noqa: PLC0415 - not every environment has it
+    from flead.storage.migrations import migrate  # noqa: PLC0415
+
+    migrate(database_server)
+    with connect(database_server) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT string_agg(format('%I', tablename), ', ') FROM pg_tables"
+            " WHERE schemaname = 'public' AND tablename NOT LIKE '%yoyo%'"
+        )
+        [(tables,)] = cursor.fetchall()
+        cursor.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
+    return database_server
 
 
 def roll_back(url: str) -> None:
     """Undo every migration by its rollback file."""
-    from yoyo import get_backend, read_migrations  # noqa: PLC0415 - as above
+    from yoyo import get_backend, read_migrations  # noqa: PLC0415 - not every environment has it
 
     from flead.storage.migrations import DIRECTORY  # noqa: PLC0415
 

@@ -116,7 +116,8 @@ def test_timescaledb_gets_a_hypertable_with_compression_and_retention(timescaled
     migrate(timescaledb_server)
     assert query(
         timescaledb_server,
-        "SELECT hypertable_name, column_name, time_interval FROM timescaledb_information.dimensions",
+        "SELECT hypertable_name, column_name, time_interval"
+        " FROM timescaledb_information.dimensions",
     ) == [("local_models", "kafka_timestamp", timedelta(hours=6))]
     assert query(
         timescaledb_server,

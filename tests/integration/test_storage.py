@@ -81,13 +81,13 @@ class TestConnection:
             assert offsets.next_offsets(cursor, "reader", TOPIC) == {0: 5}
 
     def test_rolls_back_and_raises_on_an_error(self, database):
-        with (
-            pytest.raises(ZeroDivisionError),
-            connect(database) as connection,
-            connection.cursor() as cursor,
-        ):
-            offsets.store_next_offsets(cursor, "reader", TOPIC, {0: 5})
-            raise ZeroDivisionError
+        def fail_after_writing():
+            with connect(database) as connection, connection.cursor() as cursor:
+                offsets.store_next_offsets(cursor, "reader", TOPIC, {0: 5})
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            fail_after_writing()
         with connect(database) as connection, connection.cursor() as cursor:
             assert offsets.next_offsets(cursor, "reader", TOPIC) == {}
 

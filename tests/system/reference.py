@@ -1,7 +1,7 @@
-"""An independent reading of DESIGN's learning: one device, one row at a time, with scikit-learn.
+"""An independent reading of the learning: one device, one row at a time, with scikit-learn.
 
-It shares nothing with `flead.features` and `flead.learning`, so that what the running system made can
-be checked against it.
+It shares nothing with `flead.features` and `flead.learning`, so that what the running system made
+can be checked against it.
 """
 
 import json
@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import confusion_matrix, log_loss
+
+from flead.messaging.reading import Record
 
 
 @dataclass
@@ -65,7 +67,7 @@ def moments_of(inputs: list[list[float]], width: int) -> tuple[np.ndarray, ...]:
 def standardized(
     inputs: list[list[float]], own: tuple[np.ndarray, ...], fleet: tuple[np.ndarray, ...] | None
 ) -> np.ndarray:
-    """Inputs by the device's moments, the fleet's while the device has fewer than 30 rows."""
+    """Scale inputs by the device's moments, the fleet's while the device has fewer than 30 rows."""
     out = np.zeros((len(inputs), len(inputs[0])))
     for row, values in enumerate(inputs):
         for column, value in enumerate(values):
@@ -99,7 +101,7 @@ def trained(
 def metrics_of(
     weights: np.ndarray, intercept: float, x: np.ndarray, y: list[int]
 ) -> dict[str, Any]:
-    """Sums of a model over labelled rows, by scikit-learn."""
+    """Score a model on labelled rows by scikit-learn, as sums."""
     probability = 1 / (1 + np.exp(-(x @ weights + intercept)))
     tn, fp, fn, tp = confusion_matrix(y, probability >= 0.5, labels=[0, 1]).ravel()
     return {
@@ -109,13 +111,11 @@ def metrics_of(
     }  # fmt: skip
 
 
-def histories(
-    messages: list[tuple[bytes, bytes, int, int]], features: list[str]
-) -> dict[str, DeviceHistory]:
-    """Collect (key, value, partition, offset) messages, in offset order, by device."""
+def histories(records: list[Record], features: list[str]) -> dict[str, DeviceHistory]:
+    """Collect the records of the telemetry topic, in offset order, by device."""
     devices: dict[str, DeviceHistory] = {}
-    for _, value, _, offset in messages:
-        message = json.loads(value)
+    for record in records:
+        message = json.loads(record.value or b"")
         history = devices.setdefault(message["device_id"], DeviceHistory(features))
-        history.add(offset, message)
+        history.add(record.offset, message)
     return devices

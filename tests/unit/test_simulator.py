@@ -17,6 +17,7 @@ from flead.fleet.attacks import ATTACKS, EPISODE_ROWS, FLATLINE
 from flead.fleet.devices import KINDS
 from flead.fleet.malformed import MALFORMATIONS
 from flead.fleet.simulator import Simulator
+from flead.fleet.streaming import limit
 
 FLEET = {"devices": 2407, "rate_per_minute": 31_000, "anomaly_rate": 0.15, "seed": 7}
 
@@ -106,6 +107,21 @@ class TestTiming:
         batch = next(Simulator(**FLEET, start_ms=5_000).batches())
 
         np.testing.assert_array_equal(batch.event_time, 5_000 + np.floor(batch.seconds * 1000))
+
+
+class TestLimit:
+    def test_ends_after_exactly_the_messages_that_were_asked_for(self):
+        batches = list(limit(Simulator(**FLEET).batches(), 40_000, None))
+
+        assert sum(map(len, batches)) == 40_000
+        first = next(Simulator(**FLEET).batches())
+        np.testing.assert_array_equal(batches[0].values, first.values)
+
+    def test_ends_before_the_first_message_that_is_due_too_late(self):
+        batches = list(limit(Simulator(**FLEET).batches(), None, 60.0))
+
+        assert batches[-1].seconds[-1] < 60.0
+        assert sum(map(len, batches)) == pytest.approx(31_000, abs=100)
 
 
 class TestAttacks:

@@ -11,7 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from flead.messaging.reading import end_offsets
+from flead.messaging.topics import create_topics
+from flead.rounds.opening import CONSUMER, TOPIC
 from flead.stack.home import CHECKOUT, Home
+from flead.storage.connection import connect
+from flead.storage.migrations import migrate
+from flead.storage.offsets import store_next_offsets
 
 if importlib.util.find_spec("airflow") is None:
     collect_ignore_glob = ["test_*.py"]
@@ -62,3 +68,14 @@ def database_connection(database_url: str, monkeypatch: pytest.MonkeyPatch) -> s
     """Return the id of an Airflow connection to an empty database of this test."""
     monkeypatch.setenv("AIRFLOW_CONN_FLEAD_DB", database_url)
     return "flead_db"
+
+
+@pytest.fixture
+def no_updates_to_read(database_connection: str, database_url: str, kafka: str) -> None:
+    """Prepare database and topics as if rounds had read all that other tests have written."""
+    properties = {"bootstrap.servers": kafka}
+    migrate(database_url)
+    create_topics(properties)
+    ends = end_offsets(properties, TOPIC)
+    with connect(database_url) as connection, connection.cursor() as cursor:
+        store_next_offsets(cursor, CONSUMER, TOPIC, ends)

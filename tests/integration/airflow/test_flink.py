@@ -195,7 +195,7 @@ class TestStop:
     def test_leaves_a_savepoint_that_the_next_job_starts_from(self, hook, job_id, tiny_job):
         start(submission(job_id, tiny_job))
 
-        savepoint = stop(job_id)
+        savepoint = stop(job_id)["savepoint_path"]
 
         assert hook.job(job_id).state is JobStatus.FINISHED
         next_id = f"{int(job_id, 16) ^ 1:032x}"
@@ -211,13 +211,13 @@ class TestStop:
     def test_of_a_job_that_cannot_take_a_savepoint_cancels_it(self, hook, job_id, tiny_job):
         defer(submission(job_id, tiny_job, parallelism=64))
 
-        assert stop(job_id) is None
+        assert stop(job_id) == {"job_id": job_id, "savepoint_path": None}
 
         assert hook.job(job_id).state is JobStatus.CANCELED
 
     def test_without_a_job_does_nothing(self, hook, job_id):
-        assert stop(None) is None
-        assert stop(job_id) is None
+        assert stop(None) == {"job_id": None, "savepoint_path": None}
+        assert stop(job_id) == {"job_id": job_id, "savepoint_path": None}
 
 
 class TestTrigger:

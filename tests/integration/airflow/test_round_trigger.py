@@ -9,15 +9,15 @@ from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
 from flead.contracts.topics import LAYOUTS, Topic
 from flead.messaging.producing import OutgoingMessage, produce
-from flead.messaging.reading import end_offsets
 from flead.messaging.topics import create_topics
-from flead.rounds.opening import CONSUMER, TOPIC
 from flead.storage.connection import connect
 from flead.storage.migrations import migrate
-from flead.storage.offsets import store_next_offsets
 from flead_airflow.rounds import AggregationReadyTrigger, WaitForUpdatesOperator
 
-pytestmark = [pytest.mark.servers, pytest.mark.usefixtures("kafka_connection")]
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.usefixtures("database_connection", "kafka_connection", "no_updates_to_read"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -25,21 +25,6 @@ def settings(monkeypatch):
     monkeypatch.setenv("FLEAD_ROUND_MIN_UPDATES", "3")
     monkeypatch.setenv("FLEAD_ROUND_SECONDS", "30")
     monkeypatch.setenv("FLEAD_MAX_WAIT_SECONDS", "5")
-
-
-@pytest.fixture(autouse=True)
-def database(database_connection, database_url, kafka):
-    """Prepare the database and topics, as if rounds had read all that other tests have written."""
-    migrate(database_url)
-    create_topics({"bootstrap.servers": kafka})
-    read_all(database_url, kafka)
-    return database_url
-
-
-def read_all(database_url, kafka):
-    ends = end_offsets({"bootstrap.servers": kafka}, TOPIC)
-    with connect(database_url) as connection, connection.cursor() as cursor:
-        store_next_offsets(cursor, CONSUMER, TOPIC, ends)
 
 
 def send_updates(kafka, count):
@@ -101,8 +86,8 @@ def test_too_few_updates_let_the_deadline_pass(kafka):
     assert outcome(1) == [{"due": False}]
 
 
-def test_updates_wait_until_the_last_round_is_old_enough(kafka, database):
-    add_round(database, datetime.now(UTC))
+def test_updates_wait_until_the_last_round_is_old_enough(kafka, database_url):
+    add_round(database_url, datetime.now(UTC))
     send_updates(kafka, 3)
 
     assert outcome(1) == [{"due": False}]
@@ -138,8 +123,8 @@ class TestTask:
 
         assert WaitForUpdatesOperator(task_id="wait").execute({}) is None
 
-    def test_resumes_at_once_an_unfinished_round(self, database):
-        add_round(database, datetime(2026, 1, 1, tzinfo=UTC), state="open")
+    def test_resumes_at_once_an_unfinished_round(self, database_url):
+        add_round(database_url, datetime(2026, 1, 1, tzinfo=UTC), state="open")
 
         assert WaitForUpdatesOperator(task_id="wait").execute({}) is None
 

@@ -1,0 +1,213 @@
+"""Each shipped DAG run from its first task to its last, against real servers."""
+
+import msgspec
+import pytest
+from airflow.dag_processing.bundles.manager import DagBundlesManager
+from airflow.dag_processing.dagbag import DagBag
+from airflow.models.asset import AssetEvent
+from airflow.utils import db
+from airflow.utils.session import create_session
+from sqlalchemy import select
+
+from flead.contracts.deployment import TrainingDeployment
+from flead.contracts.messages import (
+    ClosedBy,
+    GlobalModel,
+    LabelSource,
+    LocalUpdate,
+    Moments,
+    TrainingControl,
+    UpdateStatus,
+)
+from flead.contracts.schema import feature_schema
+from flead.contracts.simulation import FEATURES
+from flead.contracts.topics import Topic
+from flead.messaging.producing import OutgoingMessage, produce
+from flead.messaging.reading import read_committed
+from flead.storage import deployments
+from flead.storage.connection import connect
+from flead.storage.deployments import AttemptStatus
+from flead_airflow.flink.hook import FlinkRestHook
+
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.usefixtures("database_connection", "kafka_connection"),
+    pytest.mark.timeout(600),
+]
+
+INPUTS = 4 * len(FEATURES)
+TRAINING = TrainingDeployment(features=list(FEATURES), bootstrap_servers="broker:9092")
+
+
+@pytest.fixture(scope="module")
+def run_dag(checkout):
+    db.initdb()
+    DagBundlesManager().sync_bundles_to_db()
+
+    def run(dag_id, script=None, **conf):
+        # Airflow keeps the Params of a test run in the DAG object: each run has one of its own.
+        dag = DagBag(str(checkout / "dags" / f"{dag_id}.py")).dags[dag_id]
+        if script:
+            dag.get_task("submit").script = str(script)
+        return dag.test(run_conf=conf)
+
+    return run
+
+
+@pytest.fixture
+def flink_hook(flink_connection):
+    with FlinkRestHook(flink_connection) as hook:
+        yield hook
+        for job in hook.jobs():
+            if not job.state.ended:
+                hook.cancel(job.jid)
+
+
+def states(run):
+    return {task.task_id: task.state for task in run.get_task_instances()}
+
+
+def attempts(database_url):
+    with connect(database_url) as connection, connection.cursor() as cursor:
+        return deployments.newest_attempts(cursor)
+
+
+def newest_message(kafka, topic, kind):
+    records = read_committed({"bootstrap.servers": kafka}, topic, {}, 10_000).records
+    return msgspec.json.decode(records[-1].value, type=kind)
+
+
+def update(device_id, *, samples, weight):
+    """Message of a device that started at version 0, the zero model, and has labels."""
+    moments = Moments([float(samples)] * INPUTS, [0.0] * INPUTS, [1.0] * INPUTS)
+    value = LocalUpdate(
+        device_id=device_id,
+        model_version=1,
+        base_version=0,
+        feature_schema=feature_schema(FEATURES),
+        trained=True,
+        status=UpdateStatus.TRAINING,
+        samples_processed=samples,
+        weights=[weight] * INPUTS,
+        intercept=0.0,
+        moments=moments,
+        global_metrics=None,
+        candidate_metrics=None,
+        personalized_metrics=None,
+        accuracy=None,
+        rows=samples,
+        rows_labelled=samples,
+        rows_pseudo_labelled=0,
+        label_source=LabelSource.LABEL,
+        input_partition=0,
+        first_offset=0,
+        last_offset=samples - 1,
+        offset_sum=samples * (samples - 1) // 2,
+        window_start=0,
+        window_end=1,
+        closed_by=ClosedBy.COUNT,
+        learning_rate=0.1,
+        hyperparameters_revision=0,
+        trial=None,
+        timestamp=2,
+    )
+    return OutgoingMessage(
+        Topic.LOCAL_UPDATES.value, device_id.encode(), msgspec.json.encode(value)
+    )
+
+
+class TestDeployTraining:
+    def test_starts_the_job_and_replaces_it_from_its_savepoint(
+        self, run_dag, flink_hook, database_url, kafka
+    ):
+        first_run = run_dag("deploy_training", checkpoint_interval_seconds=0.5)
+
+        assert first_run.state == "success"
+        [first] = attempts(database_url)
+        assert (first.status, first.restored_from) == (AttemptStatus.ACTIVE, None)
+        assert flink_hook.job(first.job_id).runs_every_vertex
+        assert newest_message(kafka, Topic.CONTROL, TrainingControl).revision == 0
+
+        second_run = run_dag("deploy_training", learning_rate=0.25)
+
+        assert second_run.state == "success"
+        second, first = attempts(database_url)
+        assert (second.status, first.status) == (AttemptStatus.ACTIVE, AttemptStatus.STOPPED)
+        assert second.restored_from == first.savepoint_path is not None
+        restored = flink_hook.checkpoints(second.job_id).latest.restored
+        assert restored.external_path == first.savepoint_path
+        control = newest_message(kafka, Topic.CONTROL, TrainingControl)
+        assert control.hyperparameters.learning_rate == 0.25
+        running = [job.jid for job in flink_hook.jobs() if not job.state.ended]
+        assert running == [second.job_id]
+
+    def test_resumes_the_job_that_down_has_suspended(self, run_dag, flink_hook, database_url):
+        nothing = run_dag("deploy_training", resume=True)
+        assert (nothing.state, states(nothing)["open_attempt"]) == ("success", "skipped")
+
+        run_dag("deploy_training", learning_rate=0.25)
+        [first] = attempts(database_url)
+        flink_hook.cancel(first.job_id)
+        resumed = run_dag("deploy_training", resume=True)
+
+        assert resumed.state == "success"
+        second, _ = attempts(database_url)
+        assert second.status is AttemptStatus.ACTIVE
+        assert second.deployment_id == first.deployment_id
+        assert second.configuration == first.configuration
+        assert f"/{first.job_id}/chk-" in second.restored_from
+
+    def test_of_a_job_whose_script_raises_records_the_traceback(
+        self, run_dag, flink_hook, database_url, tmp_path
+    ):
+        script = tmp_path / "raises.py"
+        script.write_text("raise ValueError('the set is empty')\n")
+
+        run = run_dag("deploy_training", script)
+
+        assert run.state == "failed"
+        assert states(run)["record_failure"] == "success"
+        [attempt] = attempts(database_url)
+        assert attempt.status is AttemptStatus.FAILED
+        assert attempt.reason.endswith("ValueError: the set is empty")
+
+
+class TestAggregationRound:
+    @pytest.fixture(autouse=True)
+    def settings(self, no_updates_to_read, monkeypatch, tmp_path):
+        monkeypatch.setenv("FLEAD_ROUND_MIN_UPDATES", "2")
+        monkeypatch.setenv("FLEAD_ROUND_SECONDS", "0")
+        monkeypatch.setenv("FLEAD_MAX_WAIT_SECONDS", "3")
+        monkeypatch.setenv("FLEAD_GLOBAL_MODELS_DIR", str(tmp_path))
+
+    def test_makes_a_version_publishes_it_and_tells_who_waits_for_one(
+        self, run_dag, database_url, kafka, tmp_path
+    ):
+        with connect(database_url) as connection, connection.cursor() as cursor:
+            deployments.open_attempt(cursor, "a", TRAINING)
+        produce(
+            {"bootstrap.servers": kafka},
+            [update("a", samples=30, weight=1.0), update("b", samples=10, weight=-1.0)],
+        )
+
+        run = run_dag("aggregation_round")
+
+        assert run.state == "success"
+        model = newest_message(kafka, Topic.GLOBAL_UPDATES, GlobalModel)
+        assert (model.version, model.num_updates, model.total_samples) == (1, 2, 40)
+        # 30/40 of 1 and 10/40 of -1: McMahan et al. 2017, algorithm 1
+        assert model.weights == [0.5] * INPUTS
+        assert len(list(tmp_path.iterdir())) == 1
+        with create_session() as session:
+            [event] = session.scalars(select(AssetEvent))
+        assert event.extra == {"version": 1}
+
+    def test_ends_as_skipped_when_no_update_comes(self, run_dag):
+        run = run_dag("aggregation_round")
+
+        assert states(run) == {
+            "wait_for_updates": "skipped",
+            "open_round": "skipped",
+            "aggregate": "skipped",
+            "publish": "skipped",
+        }
