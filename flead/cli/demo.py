@@ -83,10 +83,10 @@ def demo(
             if not runs_already:
                 with stack_progress() as report:
                     down(home, report)
+    if last is None:
+        raise typer.Exit(0 if until_version is None else 1)
     if json:
         sys.stdout.write(msgspec.json.encode(last).decode() + "\n")
-    if until_version is not None and last is None:
-        raise typer.Exit(1)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ def stack_progress() -> Iterator[Report]:
                     awaited[progress.subject] = progress.state
                 else:
                     awaited.pop(progress.subject, None)
-                    console.print(_line(progress))
+                    console.print(_line(progress), soft_wrap=True)
                 spinner.update(", ".join(f"{state} {name}" for name, state in awaited.items()))
 
         yield report

@@ -23,8 +23,8 @@ from flead.storage.migrations import migrate
 from flead.storage.models import newest_version
 from flead.storage.progress import MadeVersion, updates_collected, versions_after
 
-POLL_SECONDS = 1.0
-MEMORY_SECONDS = 5.0
+POLL_SECONDS = 2.0
+MEMORY_SECONDS = 10.0
 MAX_DEAD_LETTERS = 100_000
 TRAINING_GROUP = "flead-training"
 FLEET_LOG = "fleet.log"
@@ -97,7 +97,7 @@ class Demonstration:
         self._first_version_after: float | None = None
 
     def run(self, say: Callable[[str], None]) -> Iterator[Progress]:
-        """Start the fleet and the training job, then report progress about once a second.
+        """Start the fleet and the training job, then report progress every other second.
 
         Ends once the stop condition holds; closing the iterator stops the fleet.
 

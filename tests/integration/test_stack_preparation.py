@@ -2,10 +2,11 @@
 
 import subprocess
 import sys
+import zipfile
 
 import pytest
 
-from flead.stack import jars
+from flead.stack import beam_patch, jars
 from flead.stack.environments import BOOTSTRAP, prepare_environment
 from flead.stack.home import CHECKOUT, Home
 from flead.stack.service import StackError
@@ -82,6 +83,17 @@ def test_a_jar_with_another_hash_is_refused_and_not_kept(home, tmp_path, monkeyp
         jars.fetch_jars(home, "tiny", lambda _line: None)
 
     assert list((home.jars / "tiny").iterdir()) == []
+
+
+def test_the_correction_of_beam_refuses_a_class_that_it_does_not_know():
+    wheel = Home.from_environment().site_packages("flink") / "pyflink"
+    with zipfile.ZipFile(next((wheel / "opt").glob("flink-python-*.jar"))) as jar:
+        shipped = jar.read(beam_patch.CLASS)
+    corrected = beam_patch.listen_on_the_given_address(shipped)
+
+    assert len(corrected) > len(shipped)
+    with pytest.raises(StackError, match="is not the known one"):
+        beam_patch.listen_on_the_given_address(corrected)
 
 
 def test_the_lock_pins_the_broker_and_the_connector():

@@ -4,10 +4,7 @@ import json
 import os
 import signal
 import time
-from pathlib import Path
 
-import httpx
-import psutil
 import psycopg2
 import pytest
 
@@ -15,8 +12,6 @@ from flead.stack import processes
 from flead.stack.addresses import Addresses
 
 pytestmark = pytest.mark.servers
-
-PROGRAMS = Path(__file__).parent / "programs"
 
 
 def wait_until(condition, seconds=60):
@@ -101,42 +96,12 @@ def test_a_killed_postmaster_is_replaced_and_its_backends_end(flead, home):
         client.cursor().execute("SELECT 1")
 
 
-def test_a_killed_taskmanager_leaves_no_python_worker(flead, stack_home, flink):
-    submit_python_job(stack_home, flink)
-    wait_until(lambda: python_workers(stack_home), seconds=120)
-    workers = python_workers(stack_home)
+def test_a_killed_taskmanager_leaves_no_python_worker(flead, stack_home, python_workers):
+    before = python_workers()
 
     killed = kill_leader(stack_home, "flink-taskmanager")
     wait_for_successor(stack_home, "flink-taskmanager", killed)
 
-    assert alive(workers) == set()
+    assert alive(before) == set()
     assert flead(stack_home, "up", "flink").returncode == 0
-    wait_until(lambda: python_workers(stack_home), seconds=120)
-
-
-def python_workers(home):
-    found = set()
-    for process in processes.belonging_to(home, "flink-taskmanager"):
-        try:
-            if "pyflink" in " ".join(process.cmdline()) and process.name().startswith("python"):
-                found.add(process.pid)
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
-def submit_python_job(home, url):
-    jar = next((home.config / "flink" / "opt").glob("flink-python-*.jar"))
-    with jar.open("rb") as content:
-        uploaded = httpx.post(f"{url}/jars/upload", files={"jarfile": (jar.name, content)})
-    jar_id = Path(uploaded.json()["filename"]).name
-    submitted = httpx.post(
-        f"{url}/jars/{jar_id}/run",
-        json={
-            "entryClass": "org.apache.flink.client.python.PythonDriver",
-            "parallelism": 1,
-            "programArgsList": ["-py", str(PROGRAMS / "endless_python_job.py")],
-        },
-        timeout=120,
-    )
-    assert submitted.status_code == 200, submitted.text
+    wait_until(python_workers, seconds=120)

@@ -83,7 +83,9 @@ def test_flink_is_set_to_survive_and_to_show_fresh_metrics(flink):
     assert settings[retention] == "RETAIN_ON_CANCELLATION"
 
 
-def test_every_server_listens_on_loopback_only(stack_home, kafka, flink, postgres_server):
+def test_every_server_listens_on_loopback_only(stack_home, kafka, postgres_server, python_workers):
+    # The TaskManager's servers for Python workers exist only while a job runs.
+    assert python_workers()
     listeners = [
         connection.laddr.ip
         for service in ("kafka", "postgres", "flink-jobmanager", "flink-taskmanager")

@@ -22,7 +22,7 @@ from flead.storage.updates import JudgedAs, Judgement, ReadUpdate
 
 pytestmark = pytest.mark.servers
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 TOPIC = "local-model-updates"
 NOW = datetime(2026, 11, 24, 7, 30, tzinfo=UTC)
 
