@@ -8,10 +8,13 @@ import msgspec
 from msgspec import Meta
 
 PREFIX = "FLEAD_"
+MODELS_VARIABLE = "GLOBAL_MODELS_DIR"
 
 
 class Settings(msgspec.Struct, frozen=True):
     """Settings of rounds, models and limits; `FLEAD_ROUND_SECONDS=10` sets `round_seconds`.
+
+    `global_models_dir` alone is `GLOBAL_MODELS_DIR`, for other programs read the artifacts too.
 
     Addresses and passwords are no settings: they come from Airflow connections (`flead_db`,
     `flead_kafka`, `flead_flink`) or, in the CLI, from the embedded stack.
@@ -44,5 +47,6 @@ class Settings(msgspec.Struct, frozen=True):
             Names the setting whose value is of the wrong type or out of range.
         """
         known = {field.name: PREFIX + field.name.upper() for field in msgspec.structs.fields(cls)}
+        known["global_models_dir"] = MODELS_VARIABLE
         given = {name: environ[variable] for name, variable in known.items() if variable in environ}
         return msgspec.convert(given, cls, strict=False)

@@ -10,22 +10,23 @@ from flead.stack.service import StackError
 app = typer.Typer(
     name="flead",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     pretty_exceptions_show_locals=False,
     help=(
         "Federated anomaly detection for IoT fleets: Flink trains a model for each device, Airflow "
         "runs the federation.\n\n"
-        "[bold]First steps[/bold]\n\n"
-        "  [cyan]flead up[/cyan]      start Kafka, PostgreSQL, Flink and Airflow here\n\n"
-        "  [cyan]flead status[/cyan]  what runs, where, and the memory it uses\n\n"
-        "  [cyan]flead logs -f[/cyan] what the servers say\n\n"
-        "  [cyan]flead down[/cyan]    stop everything; the data stays"
+        "First steps:\n\n"
+        "- `flead demo`: the whole loop on a simulated fleet, until Ctrl-C\n"
+        "- `flead up`: start Kafka, PostgreSQL, Flink and Airflow on this machine\n"
+        "- `flead status`: what runs, where, and the memory it uses\n"
+        "- `flead logs -f`: what the servers say\n"
+        "- `flead down`: stop everything; the data stays"
     ),
     epilog="FLEAD_HOME names the folder of the stack (default: .flead in the checkout).",
 )
+app.add_typer(demo.app)
 app.add_typer(stack.app)
 app.add_typer(simulate.app)
-app.add_typer(demo.app)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+from flead.settings import MODELS_VARIABLE
 from flead.stack import health
 from flead.stack.addresses import Addresses
 from flead.stack.credentials import Credentials
@@ -51,7 +52,8 @@ def airflow_services(home: Home, ports: Ports, credentials: Credentials) -> list
             cwd=home.work_folder(name),
             port=ports.airflow if name == API_SERVER else None,
             environment=environment,
-            depends_on=("postgres",),
+            # A scheduler that comes first would waste the tries of tasks on an API that is not up.
+            depends_on=("postgres",) if name == API_SERVER else ("postgres", API_SERVER),
             environments=("airflow",),
             prepare=prepare,
             stop_seconds=20,
@@ -126,7 +128,7 @@ def airflow_environment(
         **settings,
         **{f"AIRFLOW_CONN_{name}": json.dumps(value) for name, value in connections.items()},
         "AIRFLOW_CONN_FLEAD_DB": addresses.database_url,
-        "FLEAD_GLOBAL_MODELS_DIR": str(home.models),
+        MODELS_VARIABLE: os.environ.get(MODELS_VARIABLE, str(home.models)),
         # One machine's fleet is small: shorter rounds than a cluster's show progress sooner.
         "FLEAD_ROUND_SECONDS": os.environ.get("FLEAD_ROUND_SECONDS", "10"),
         "PATH": f"{home.envs / 'airflow' / 'bin'}:{os.environ.get('PATH', os.defpath)}",

@@ -6,7 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+import httpx
 import msgspec
+import psycopg2
+from confluent_kafka import KafkaException
 
 from flead.contracts.messages import Hyperparameters
 from flead.contracts.topics import Topic, dead_letter_topic
@@ -116,7 +119,12 @@ class Demonstration:
             job_id = deploy(self._addresses, params, say)
             say("training: the first windows close within a minute")
             while True:
-                progress = self._measure(job_id)
+                try:
+                    progress = self._measure(job_id)
+                except (KafkaException, psycopg2.OperationalError, httpx.HTTPError) as error:
+                    raise DemonstrationError(
+                        f"a server no longer answers ({error}); see `flead status`"
+                    ) from error
                 yield progress
                 if self._is_done(progress):
                     return

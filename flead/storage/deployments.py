@@ -173,24 +173,6 @@ def newest_attempts(cursor: Cursor, limit: int = 100) -> list[Attempt]:
     return [_attempt(row) for row in cursor.fetchall()]
 
 
-def newest_savepoint(cursor: Cursor, configuration: TrainingDeployment) -> str | None:
-    """Return the path of the newest savepoint that a job of this configuration can start from.
-
-    It must be of the same feature list and number of buckets, which are part of the state.
-    """
-    cursor.execute(
-        """
-        SELECT savepoint_path FROM training_deployments
-        WHERE savepoint_path IS NOT NULL AND feature_schema = %s
-            AND (configuration ->> 'buckets')::int = %s
-        ORDER BY id DESC LIMIT 1
-        """,
-        (feature_schema(configuration.features), configuration.buckets),
-    )
-    row = cursor.fetchone()
-    return None if row is None else str(row[0])
-
-
 def current_features(cursor: Cursor) -> list[str] | None:
     """Return the feature list in training: of the active deployment, else of one that starts."""
     cursor.execute(

@@ -28,7 +28,15 @@ from pyflink.table import DataTypes, StreamTableEnvironment
 from pyflink.table.udf import FunctionContext, ScalarFunction, udf
 
 from flead.contracts.deployment import MAX_PARALLELISM, TrainingDeployment
-from flead.contracts.messages import DeadLetterReason, GlobalModel, TrainingControl
+from flead.contracts.messages import (
+    CANDIDATE_KEY,
+    CONTROL_KEY,
+    GLOBAL_KEY,
+    DeadLetterReason,
+    GlobalModel,
+    ModelStatus,
+    TrainingControl,
+)
 from flead.contracts.schema import feature_schema
 from flead.contracts.topics import Topic, dead_letter_topic
 from flead.features.decoding import dead_letter, decode_telemetry
@@ -176,28 +184,36 @@ class TrainBucket(KeyedBroadcastProcessFunction):
     def process_broadcast_element(self, value: Row, ctx: Any) -> Iterator[Row]:
         topic, _, message, partition, offset, timestamp = value
         try:
-            key, adopted = self.adopt(topic, message)
-        except (msgspec.DecodeError, TypeError) as error:
+            key = self.adopted_as(topic, message, self.fleet_state(ctx))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             # Every subtask reads every broadcast message; one of them reports it.
             if self.first_subtask:
                 yield self.reject(topic, message, partition, offset, timestamp, error)
             return
-        if adopted:
+        if key is not None:
             ctx.get_broadcast_state(fleet_descriptor()).put(key, bytes(message))
             self.fleet = None
 
-    def adopt(self, topic: str, message: bytes) -> tuple[str, bool]:
-        """Decode a broadcast message; a model of another feature list is not for this job."""
+    def adopted_as(self, topic: str, message: bytes, fleet: FleetState) -> str | None:
+        """Return the key to keep a message under, None when it is not for this job.
+
+        A model of another feature list is for another job, and versions only grow.
+        """
         if topic == Topic.CONTROL:
             msgspec.json.decode(message, type=TrainingControl)
-            return "control", True
+            return CONTROL_KEY
         model = msgspec.json.decode(message, type=GlobalModel)
-        key = "candidate" if model.status == "candidate" else "global"
-        return key, model.feature_schema == self.schema
+        is_candidate = model.status is ModelStatus.CANDIDATE
+        known = fleet.candidate if is_candidate else fleet.global_model
+        if model.feature_schema != self.schema or (known and known.version >= model.version):
+            return None
+        return CANDIDATE_KEY if is_candidate else GLOBAL_KEY
 
     @staticmethod
-    def reject(topic: str, message: bytes, partition: int, offset: int, timestamp: Any,
-               error: Exception) -> Row:  # fmt: skip
+    def reject(
+        topic: str, message: bytes, partition: int, offset: int, timestamp: Any, error: Exception
+    ) -> Row:
+        """Make a dead letter of a broadcast message that does not validate."""
         reason = (
             DeadLetterReason.INVALID
             if isinstance(error, msgspec.ValidationError)
@@ -218,9 +234,9 @@ class TrainBucket(KeyedBroadcastProcessFunction):
                 return None if message is None else msgspec.json.decode(message, type=kind)
 
             self.fleet = FleetState(
-                global_model=decode("global", GlobalModel),
-                candidate=decode("candidate", GlobalModel),
-                control=decode("control", TrainingControl) or self.initial_control,
+                global_model=decode(GLOBAL_KEY, GlobalModel),
+                candidate=decode(CANDIDATE_KEY, GlobalModel),
+                control=decode(CONTROL_KEY, TrainingControl) or self.initial_control,
             )
         return self.fleet
 
@@ -236,11 +252,13 @@ class TrainBucket(KeyedBroadcastProcessFunction):
         """Store the trainer and let one timer of the bucket wake it at its next deadline."""
         self.state.update(trainer.to_bytes())
         deadline = trainer.next_deadline_ms()
-        if deadline is None or self.timer_at.value() is not None:
+        if deadline is None:
             return
         at = max(deadline, now + TICK_MS)
-        ctx.timer_service().register_processing_time_timer(at)
-        self.timer_at.update(at)
+        registered = self.timer_at.value()
+        if registered is None or at < registered:
+            ctx.timer_service().register_processing_time_timer(at)
+            self.timer_at.update(at)
 
 
 def emit(outcome: Outcome) -> Iterator[Row]:

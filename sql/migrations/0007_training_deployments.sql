@@ -31,6 +31,3 @@ ON training_deployments (job_id) WHERE kind IN ('submit', 'restore');
 
 CREATE UNIQUE INDEX IF NOT EXISTS training_deployments_one_active
 ON training_deployments ((TRUE)) WHERE status = 'active';
-
-CREATE INDEX IF NOT EXISTS training_deployments_savepoints
-ON training_deployments (feature_schema, id DESC) WHERE savepoint_path IS NOT NULL;

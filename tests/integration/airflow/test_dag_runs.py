@@ -178,7 +178,7 @@ class TestAggregationRound:
         monkeypatch.setenv("FLEAD_ROUND_MIN_UPDATES", "2")
         monkeypatch.setenv("FLEAD_ROUND_SECONDS", "0")
         monkeypatch.setenv("FLEAD_MAX_WAIT_SECONDS", "3")
-        monkeypatch.setenv("FLEAD_GLOBAL_MODELS_DIR", str(tmp_path))
+        monkeypatch.setenv("GLOBAL_MODELS_DIR", str(tmp_path))
 
     def test_makes_a_version_publishes_it_and_tells_who_waits_for_one(
         self, run_dag, database_url, kafka, tmp_path

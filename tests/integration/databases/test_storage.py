@@ -456,18 +456,6 @@ class TestDeployments:
             ("stop", "completed", "file:///s1", "redeployed"),
         ]
 
-    def test_the_newest_savepoint_must_fit_features_and_buckets(self, cursor):
-        job = deployments.open_attempt(cursor, "d", CONFIGURATION).job_id
-        deployments.mark_active(cursor, job)
-        assert deployments.newest_savepoint(cursor, CONFIGURATION) is None
-        deployments.record_savepoint(cursor, job, "file:///s1")
-        assert deployments.newest_savepoint(cursor, CONFIGURATION) == "file:///s1"
-        deployments.mark_stopped(cursor, job, "redeployed", "file:///s2")
-        assert deployments.newest_savepoint(cursor, CONFIGURATION) == "file:///s2"
-        for changes in ({"features": ["x"]}, {"buckets": 32}):
-            other = msgspec.structs.replace(CONFIGURATION, **changes)
-            assert deployments.newest_savepoint(cursor, other) is None
-
     def test_two_attempts_cannot_be_active(self, cursor):
         for name in ("d", "e"):
             deployments.open_attempt(cursor, name, CONFIGURATION)
