@@ -145,11 +145,6 @@ def mark_suspended(cursor: Cursor, job: str, reason: str, savepoint_path: str | 
     return _end(cursor, job, AttemptStatus.SUSPENDED, reason, savepoint_path)
 
 
-def record_savepoint(cursor: Cursor, job: str, savepoint_path: str) -> None:
-    """Record a savepoint of a job that runs on."""
-    _insert(cursor, _locked(cursor, job), "savepoint", "completed", savepoint_path)
-
-
 def active(cursor: Cursor) -> Attempt | None:
     """Return the active attempt."""
     cursor.execute(f"{_SELECT} AND status = 'active'")

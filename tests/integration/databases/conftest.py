@@ -61,6 +61,15 @@ def database(database_server: str) -> str:
     return database_server
 
 
+@pytest.fixture
+def cursor(database: str) -> Iterator[object]:
+    """Return a cursor on a database with FLEAD's tables, all empty; it ends in a commit."""
+    from flead.storage.connection import connect  # noqa: PLC0415 - not every environment has it
+
+    with connect(database) as connection, connection.cursor() as cursor:
+        yield cursor
+
+
 def roll_back(url: str) -> None:
     """Undo every migration by its rollback file."""
     from yoyo import get_backend, read_migrations  # noqa: PLC0415 - not every environment has it

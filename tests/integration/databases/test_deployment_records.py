@@ -1,0 +1,86 @@
+"""Attempts of the training job as they are stored, on plain PostgreSQL and on TimescaleDB."""
+
+import msgspec
+import psycopg2
+import pytest
+
+from flead.contracts.deployment import TrainingDeployment
+from flead.storage import deployments
+from flead.storage.deployments import AttemptStateError, AttemptStatus
+
+pytestmark = pytest.mark.servers
+
+CONFIGURATION = TrainingDeployment(features=["x", "y"], bootstrap_servers="127.0.0.1:1")
+
+
+def test_an_attempt_is_stored_before_its_job_runs_and_taken_up_again(cursor):
+    opened = deployments.open_attempt(cursor, "d", CONFIGURATION)
+    # sha256("d/1"), by coreutils
+    assert opened.job_id == "7b2bc40aabb9ae205e31503f2e2742db"
+    assert opened.status is AttemptStatus.SUBMITTING
+    assert opened.configuration == CONFIGURATION
+    assert deployments.open_attempt(cursor, "d", CONFIGURATION) == opened
+    assert deployments.current_features(cursor) == ["x", "y"]
+
+
+def test_a_failed_attempt_is_followed_by_another_job(cursor):
+    first = deployments.open_attempt(cursor, "d", CONFIGURATION)
+    failed = deployments.mark_failed(cursor, first.job_id, "no slots")
+    assert (failed.status, failed.reason) == (AttemptStatus.FAILED, "no slots")
+    second = deployments.open_attempt(cursor, "d", CONFIGURATION, "file:///savepoint")
+    assert (second.attempt, second.restored_from) == (2, "file:///savepoint")
+    assert second.job_id != first.job_id
+    assert deployments.newest_attempts(cursor) == [second, failed]
+
+
+def test_the_active_job_supersedes_the_one_before(cursor):
+    first = deployments.open_attempt(cursor, "d", CONFIGURATION)
+    deployments.mark_active(cursor, first.job_id)
+    other = msgspec.structs.replace(CONFIGURATION, features=["z"])
+    second = deployments.open_attempt(cursor, "e", other)
+    assert deployments.current_features(cursor) == ["x", "y"]
+    active = deployments.mark_active(cursor, second.job_id)
+    assert deployments.mark_active(cursor, second.job_id) == active
+    assert deployments.active(cursor) == active
+    assert deployments.current_features(cursor) == ["z"]
+    with pytest.raises(AttemptStateError, match="is superseded"):
+        deployments.mark_active(cursor, first.job_id)
+
+
+def test_a_suspended_job_is_resumed_and_a_stopped_one_is_not(cursor):
+    job = deployments.open_attempt(cursor, "d", CONFIGURATION).job_id
+    active = deployments.mark_active(cursor, job)
+    assert deployments.resumable(cursor) == active
+    suspended = deployments.mark_suspended(cursor, job, "flead down", "file:///s1")
+    assert deployments.active(cursor) is None
+    assert deployments.resumable(cursor) == suspended
+    retry = deployments.open_attempt(cursor, "d", CONFIGURATION, "file:///s1")
+    deployments.mark_failed(cursor, retry.job_id, "no slots")
+    assert deployments.resumable(cursor) == suspended
+    deployments.mark_stopped(cursor, job, "by hand", "file:///s2")
+    assert deployments.resumable(cursor) is None
+
+
+def test_a_stop_is_recorded_once_as_an_event_of_its_own(cursor):
+    job = deployments.open_attempt(cursor, "d", CONFIGURATION).job_id
+    for _ in range(2):
+        deployments.mark_stopped(cursor, job, "redeployed", "file:///s1")
+    cursor.execute(
+        "SELECT kind, status, savepoint_path, reason FROM training_deployments ORDER BY id"
+    )
+    assert cursor.fetchall() == [
+        ("submit", "stopped", "file:///s1", "redeployed"),
+        ("stop", "completed", "file:///s1", "redeployed"),
+    ]
+
+
+def test_two_attempts_cannot_be_active(cursor):
+    for name in ("d", "e"):
+        deployments.open_attempt(cursor, name, CONFIGURATION)
+    with pytest.raises(psycopg2.errors.UniqueViolation):
+        cursor.execute("UPDATE training_deployments SET status = 'active'")
+
+
+def test_an_unknown_job_is_an_error(cursor):
+    with pytest.raises(AttemptStateError, match="never opened"):
+        deployments.mark_active(cursor, "0" * 32)
