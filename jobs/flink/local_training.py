@@ -256,7 +256,8 @@ class TrainBucket(KeyedBroadcastProcessFunction):
             return
         at = max(deadline, now + TICK_MS)
         registered = self.timer_at.value()
-        if registered is None or at < registered:
+        # A timer of the past has fired or was lost in a restore: no window may depend on it.
+        if registered is None or registered <= now or at < registered:
             ctx.timer_service().register_processing_time_timer(at)
             self.timer_at.update(at)
 
