@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help prepare demo test test-unit test-integration test-airflow test-system lint format schemas locks
 
-ENVS  := $(or $(FLEAD_ENVS),.flead/envs)
+ENVS  := $(or $(FLEAD_ENVS),$(if $(FLEAD_HOME),$(FLEAD_HOME)/envs,.flead/envs))
 TOOLS := $(ENVS)/tools/bin
 PYTEST = $(1)/bin/python -m pytest
 

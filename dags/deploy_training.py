@@ -1,15 +1,21 @@
 """Deploy the training job: a new configuration, or the one that ran before.
 
-Migrates the database, creates the topics, stops the running job with a savepoint, opens an attempt
-(its row, with the job id, is written before anything is posted), submits the job from the newest
-savepoint or retained checkpoint, and waits until every vertex runs and a checkpoint has completed.
+Migrates the database, creates the topics, checks the Params and Flink's configuration, stops the
+running job with a savepoint, opens an attempt (its row, with the job id, is written before anything
+is posted), sends its hyperparameters to the fleet under the next revision, submits the job from the
+newest savepoint or retained checkpoint, and waits until every vertex runs and a checkpoint has
+completed.
 Another feature list, or `fresh`, starts from nothing. `resume` takes up what ran when the stack
 went down, with its stored configuration; the other Params are then ignored.
 
 ## Triage
+* **`find_running_job` failed.** Something would have refused the new job, and the running one was
+  left alone. The message names the Param, the setting of Flink, or the property of the connection.
 * **`submit` failed: "was not accepted", with a Python traceback.** The job's script raised. Correct
   the Params (or the script) and trigger a new run: it continues from the savepoint that
   `stop_running_job` left.
+* **"was not accepted", the script is not found.** `FLEAD_TRAINING_SCRIPT` is its path on the
+  JobManager's machine, where `flead` must be installed too.
 * **"was not accepted: ... Cannot find checkpoint or savepoint".** The files are gone. Trigger a new
   run with `fresh`: devices start anew, global models stay.
 * **"has not started".** The message names the vertices that wait and the newest failure of the job.
@@ -24,7 +30,6 @@ went down, with its stored configuration; the other Params are then ignored.
 """
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -42,7 +47,7 @@ from flead_airflow.flink.operators import (
     FlinkSubmitPythonJobOperator,
 )
 
-SCRIPT = Path(__file__).resolve().parents[1] / "jobs" / "flink" / "local_training.py"
+SETTINGS = Settings.from_environment()
 DEFAULT = TrainingDeployment(features=list(FEATURES), bootstrap_servers="")
 HYPERPARAMETERS = DEFAULT.hyperparameters
 
@@ -147,7 +152,7 @@ def find_running_job(params: dict[str, Any]) -> str:
     if params["resume"]:
         return ""
     with connections.flink() as flink:
-        return find(connections.servers().database_url, flink) or ""
+        return find(connections.servers(), flink, params) or ""
 
 
 @task
@@ -176,14 +181,20 @@ def open_attempt(
 
 
 @task
-def record_active(job_id: str, params: dict[str, Any]) -> None:
-    """Make the attempt the active one and send its hyperparameters to the fleet."""
+def send_hyperparameters() -> None:
+    """Publish what the attempt has queued, so that the job finds it when it starts."""
     from flead.rounds.publishing import publish
-    from flead_airflow import deployments
 
     servers = connections.servers()
-    deployments.record_active(servers.database_url, job_id, resumed=params["resume"])
     publish(servers.database_url, servers.kafka)
+
+
+@task
+def record_active(job_id: str) -> None:
+    """Make the attempt the active one."""
+    from flead_airflow.deployments import record_active as record
+
+    record(connections.servers().database_url, job_id)
 
 
 @task(trigger_rule="one_failed")
@@ -194,8 +205,9 @@ def record_failure(ti: RuntimeTaskInstanceProtocol) -> None:
     job_id = ti.xcom_pull(task_ids="open_attempt", key="job_id")
     if job_id is None:
         raise AirflowSkipException("no attempt was opened")
-    reason = ti.xcom_pull(task_ids="submit", key=FAILURE_KEY) or "see the log of task submit"
-    record(connections.servers().database_url, job_id, reason)
+    reason = ti.xcom_pull(task_ids="submit", key=FAILURE_KEY) or "see the log of the DAG run"
+    with connections.flink() as flink:
+        record(connections.servers().database_url, flink, job_id, reason)
 
 
 @dag(
@@ -216,7 +228,7 @@ def record_failure(ti: RuntimeTaskInstanceProtocol) -> None:
     },
 )
 def deploy_training() -> None:
-    """Prepare, stop, open, submit, record."""
+    """Prepare, stop, open, send, submit, record."""
     running = find_running_job()
     stop = FlinkStopWithSavepointOperator(
         task_id="stop_running_job", job_id=running, flink_conn_id=connections.FLINK
@@ -224,15 +236,16 @@ def deploy_training() -> None:
     attempt = open_attempt(stop.output)
     submit = FlinkSubmitPythonJobOperator(
         task_id="submit",
-        script=str(SCRIPT),
+        script=SETTINGS.training_script,
         job_id=attempt["job_id"],
         arguments=attempt["arguments"],
         parallelism=attempt["parallelism"],
         savepoint_path=attempt["savepoint_path"],
-        start_timeout_seconds=Settings.from_environment().job_start_seconds,
+        start_timeout_seconds=SETTINGS.job_start_seconds,
         flink_conn_id=connections.FLINK,
     )
     [migrate(), create_topics()] >> running
+    attempt >> send_hyperparameters() >> submit
     record_active(submit.output)
     submit >> record_failure()
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -9,6 +10,7 @@ from msgspec import Meta
 
 PREFIX = "FLEAD_"
 MODELS_VARIABLE = "GLOBAL_MODELS_DIR"
+TRAINING_SCRIPT = Path(__file__).resolve().parents[1] / "jobs" / "flink" / "local_training.py"
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -36,6 +38,8 @@ class Settings(msgspec.Struct, frozen=True):
     """Folder of the model artifacts."""
     job_start_seconds: Annotated[float, Meta(gt=0)] = 300.0
     """How long a submitted job may take to run every vertex and complete its first checkpoint."""
+    training_script: str = str(TRAINING_SCRIPT)
+    """Path of the training job on the JobManager's machine; this checkout's, when they share it."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":

@@ -1,5 +1,6 @@
 """Airflow connections as what `flead.storage` and `flead.messaging` take."""
 
+import re
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -11,6 +12,10 @@ from flead_airflow.flink.hook import FlinkRestHook
 DATABASE: Final = "flead_db"
 KAFKA: Final = "flead_kafka"
 FLINK: Final = "flead_flink"
+SECRET: Final = re.compile(
+    r"password|secret|^sasl\.jaas\.config$|^ssl\.keystore\.key$", re.IGNORECASE
+)
+"""Names of properties of Kafka's Java clients that hold secrets."""
 
 
 class Servers(msgspec.Struct, frozen=True):
@@ -79,8 +84,22 @@ def flink_kafka_properties(connection: Connection) -> dict[str, str]:
     """Properties of Flink's Kafka clients: `kafka` in the extra of the Flink connection.
 
     They are those of the Java client, which names security differently from librdkafka.
+
+    Raises
+    ------
+    ValueError
+        When one holds a secret: they are stored with the deployment, and shown by Airflow and Flink.
     """
-    return {name: _text(value) for name, value in connection.extra_dejson.get("kafka", {}).items()}
+    properties: dict[str, Any] = connection.extra_dejson.get("kafka", {})
+    secrets = sorted(name for name in properties if SECRET.search(name))
+    if secrets:
+        raise ValueError(
+            f"connection {connection.conn_id} has {', '.join(secrets)} under `kafka` in its extra,"
+            " where everybody who sees a deployment would read it: put secrets into files on the"
+            " Flink cluster (a login file named by -Djava.security.auth.login.config in its"
+            " `env.java.opts.all`, key stores as PEM files) and set only what names them here"
+        )
+    return {name: _text(value) for name, value in properties.items()}
 
 
 def _text(value: Any) -> str:

@@ -10,20 +10,17 @@ from typing import Any, Final
 import msgspec
 
 from flead.contracts.deployment import TrainingDeployment
-from flead.contracts.messages import CONTROL_KEY, Hyperparameters, TrainingControl
+from flead.contracts.messages import Hyperparameters
 from flead.contracts.schema import feature_schema
-from flead.contracts.topics import Topic
-from flead.storage import deployments, outbox
+from flead.storage import control, deployments
 from flead.storage.connection import Cursor, connect
 from flead.storage.deployments import Attempt, AttemptStatus
 from flead.storage.locks import Lock, lock_for_transaction
-from flead.storage.outbox import OutboxMessage
 from flead_airflow.connections import Servers, flink_kafka_properties
-from flead_airflow.flink.checkpoints import newest_retained_state
+from flead_airflow.flink.checkpoints import StateDirectories, newest_state
+from flead_airflow.flink.errors import FlinkStateError
 from flead_airflow.flink.hook import FlinkRestHook
 
-CHECKPOINT_DIRECTORY: Final = "execution.checkpointing.dir"
-SAVEPOINT_DIRECTORY: Final = "execution.checkpointing.savepoint-dir"
 UNFINISHED: Final = (AttemptStatus.ACTIVE, AttemptStatus.SUBMITTING)
 
 logger = logging.getLogger(__name__)
@@ -47,6 +44,8 @@ def configuration_of(
     ------
     msgspec.ValidationError
         Names the Param that is out of range.
+    ValueError
+        When the Flink connection would give secrets away.
     """
     names = [field.name for field in msgspec.structs.fields(Hyperparameters)]
     return msgspec.convert(
@@ -62,9 +61,25 @@ def configuration_of(
     )
 
 
-def find_running_job(database_url: str, flink: FlinkRestHook) -> str | None:
-    """Id of the training job that runs in Flink, None when none does."""
-    with connect(database_url) as connection, connection.cursor() as cursor:
+def find_running_job(
+    servers: Servers, flink: FlinkRestHook, params: Mapping[str, Any]
+) -> str | None:
+    """Id of the training job that runs in Flink, None when none does.
+
+    What would refuse the deployment that is to replace it is found here, while the job still runs.
+
+    Raises
+    ------
+    msgspec.ValidationError, ValueError
+        See `configuration_of`.
+    FlinkStateError
+        When no state could be found to continue from, though there may be one.
+    """
+    configuration = configuration_of(params, servers, flink)
+    StateDirectories.of(flink.configuration())
+    with connect(servers.database_url) as connection, connection.cursor() as cursor:
+        if not params["fresh"]:
+            restore_point(cursor, configuration, flink)
         attempts = deployments.newest_attempts(cursor)
     for attempt in attempts:
         job = flink.find_job(attempt.job_id) if attempt.status in UNFINISHED else None
@@ -84,6 +99,8 @@ def open_new(
 ) -> Submission:
     """Open an attempt of a new deployment, which continues from the state of the one before it.
 
+    Its hyperparameters are queued for the fleet in the same transaction, once for each attempt.
+
     Parameters
     ----------
     deployment_id : str
@@ -98,16 +115,21 @@ def open_new(
         lock_for_transaction(cursor, Lock.SUBMISSIONS)
         if stopped_job:
             reason = f"replaced by deployment {deployment_id}"
-            deployments.mark_stopped(cursor, stopped_job, reason, savepoint)
+            left = savepoint or _state_left_by(stopped_job, flink)
+            deployments.mark_stopped(cursor, stopped_job, reason, left)
         restored_from = None if params["fresh"] else restore_point(cursor, configuration, flink)
-        return _open(cursor, flink, deployment_id, configuration, restored_from)
+        opened_before = {attempt.job_id for attempt in deployments.newest_attempts(cursor)}
+        submission = _open(cursor, flink, deployment_id, configuration, restored_from)
+        if submission.job_id not in opened_before:
+            control.queue_hyperparameters(cursor, configuration.hyperparameters)
+        return submission
 
 
 def open_resumed(servers: Servers, flink: FlinkRestHook) -> Submission | None:
     """Open an attempt of the deployment that ran when the stack went down, None without one.
 
     Its configuration is the stored one, with the addresses of today. A job that still runs is taken
-    up as it is.
+    up as it is. Nothing is queued for the fleet, whose hyperparameters may have been tuned since.
     """
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
         lock_for_transaction(cursor, Lock.SUBMISSIONS)
@@ -134,17 +156,21 @@ def restore_point(
     A job commits its outputs with its checkpoints, so the state to continue from is always that of
     the last attempt that completed one. Another feature list or number of buckets has other state:
     then there is none.
+
+    Raises
+    ------
+    FlinkStateError
+        When Flink does not say where the state is.
     """
     schema = feature_schema(configuration.features)
-    settings = flink.configuration()
-    checkpoints, savepoints = settings[CHECKPOINT_DIRECTORY], settings.get(SAVEPOINT_DIRECTORY)
+    directories = StateDirectories.of(flink.configuration())
     for attempt in deployments.newest_attempts(cursor):
-        # a stop that was cut short has left a savepoint which no row names
-        state = attempt.savepoint_path or newest_retained_state(
-            checkpoints, savepoints, attempt.job_id
-        )
+        state = attempt.savepoint_path
         if state is None and attempt.status is AttemptStatus.FAILED:
-            continue
+            continue  # what it left was looked for when it failed
+        if state is None:
+            # a stop that was cut short has left a savepoint which no row names
+            state = newest_state(flink, directories, attempt.job_id)
         same = (attempt.feature_schema, attempt.configuration.buckets) == (
             schema,
             configuration.buckets,
@@ -173,24 +199,27 @@ def _open(
     )
 
 
-def record_active(database_url: str, job_id: str, *, resumed: bool) -> None:
-    """Record that a job has started; a new deployment's hyperparameters go to the fleet.
-
-    A resumed job keeps what `training-control` holds, which may have been tuned since.
-    """
+def record_active(database_url: str, job_id: str) -> None:
+    """Record that a job has started."""
     with connect(database_url) as connection, connection.cursor() as cursor:
         attempt = deployments.mark_active(cursor, job_id)
-        if not resumed:
-            control = TrainingControl(0, attempt.configuration.hyperparameters)
-            value = msgspec.json.encode(control).decode()
-            outbox.add(cursor, [OutboxMessage(Topic.CONTROL, CONTROL_KEY, value)])
     logger.info("Deployment %s, attempt %s, is active", attempt.deployment_id, attempt.attempt)
 
 
-def record_failure(database_url: str, job_id: str, reason: str) -> None:
-    """Record that a job did not start."""
+def record_failure(database_url: str, flink: FlinkRestHook, job_id: str, reason: str) -> None:
+    """Record that a job did not start, and the state that it left if it got that far."""
+    left = _state_left_by(job_id, flink)
     with connect(database_url) as connection, connection.cursor() as cursor:
-        deployments.mark_failed(cursor, job_id, reason)
+        deployments.mark_failed(cursor, job_id, reason, left)
+
+
+def _state_left_by(job_id: str, flink: FlinkRestHook) -> str | None:
+    """Newest state of a job that has just ended, None when there is none to be found."""
+    try:
+        return newest_state(flink, StateDirectories.of(flink.configuration()), job_id)
+    except FlinkStateError:
+        logger.warning("Cannot tell what state job %s left", job_id, exc_info=True)
+        return None
 
 
 def _submission(attempt: Attempt) -> Submission:

@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,8 +32,7 @@ def demo(
     ] = 0.15,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same rows.")] = 7,
     until_version: Annotated[
-        int | None,
-        typer.Option(min=1, help="Stop after so many new global models, and stop the stack."),
+        int | None, typer.Option(min=1, help="Stop after so many new global models.")
     ] = None,
     timeout: Annotated[
         float, typer.Option(min=1, help="Seconds to reach --until-version in.")
@@ -42,10 +41,11 @@ def demo(
 ) -> None:
     """Run the main job: a fleet streams, Flink trains, Airflow aggregates round after round.
 
-    Starts the stack when it does not run, deploys the training job through Airflow, and shows what
-    comes: rows, updates, and each global model with the accuracy and loss that devices measured
-    before they trained on the rows. Without --until-version it goes on until Ctrl-C. At its end it
-    stops what it started; the data stays for the next time.
+    Starts the stack, or what of it does not run, deploys the training job through Airflow, and
+    shows what comes: rows, updates, and each global model with the accuracy and loss that devices
+    measured before they trained on the rows. Without --until-version it goes on until Ctrl-C. At
+    its end it stops what it started, the training job with a savepoint; the data stays for the next
+    time.
     """
     if json and until_version is None:
         raise typer.BadParameter("--json needs --until-version: the object is printed at the end")
@@ -55,34 +55,30 @@ def demo(
     from flead.cli.progress import stack_progress
     from flead.cli.stack import show_addresses
     from flead.stack.addresses import Addresses
-    from flead.stack.demonstration import Demonstration, DemonstrationOptions
+    from flead.stack.demonstration import Demonstration, DemonstrationOptions, only_demonstration
     from flead.stack.home import Home
-    from flead.stack.lifecycle import down, up
+    from flead.stack.lifecycle import give_back, running_services, up
     from flead.stack.status import stack_status
 
     home = Home.from_environment()
-    runs_already = any(service.state == "running" for service in stack_status(home).services)
     options = DemonstrationOptions(devices, rate, anomaly_rate, seed, until_version, timeout)
+    demonstration = Demonstration(
+        home, Addresses.of(home), options, lambda: stack_status(home).total_memory_mb
+    )
     last: Progress | None = None
-    with interruptible():
+    with interruptible(), only_demonstration(home):
+        before = running_services(home)
         try:
             with stack_progress() as report:
                 up(home, [], report, resume=False)
             if not json:
                 show_addresses(home)
-            demonstration = Demonstration(
-                home,
-                Addresses.of(home),
-                options,
-                lambda: stack_status(home).total_memory_mb,
-            )
             last = follow(demonstration, as_json=json)
         except KeyboardInterrupt:
             sys.stderr.write("stopping\n")
         finally:
-            if not runs_already:
-                with stack_progress() as report:
-                    down(home, report)
+            with stack_progress() as report:
+                give_back(home, before, demonstration.deployment_id, report)
     if last is None:
         raise typer.Exit(0 if until_version is None else 1)
     if json:
@@ -110,8 +106,9 @@ def follow(demonstration: "Demonstration", *, as_json: bool) -> "Progress":
 
     console = Console(stderr=True, highlight=False)
     before: Progress | None = None
-    with Live(console=console, auto_refresh=False) as live:
-        for progress in demonstration.run(lambda line: console.print(f"· {line}")):
+    run = demonstration.run(lambda line: console.print(f"· {line}", soft_wrap=True))
+    with closing(run), Live(console=console, auto_refresh=False) as live:
+        for progress in run:
             if console.is_terminal and not as_json:
                 live.update(render(progress, before), refresh=True)
             elif before is None or len(progress.versions) > len(before.versions):

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from flead.cli import demo, simulate, stack
-from flead.stack.service import StackError
+from flead.cli.errors import explanation
 
 app = typer.Typer(
     name="flead",
@@ -33,6 +33,9 @@ def main() -> None:
     """Run the command line; an error that the user can act on is shown without a traceback."""
     try:
         app(prog_name="flead")
-    except StackError as error:
-        sys.stderr.write(f"flead: {error}\n")
+    except Exception as error:
+        said = explanation(error)
+        if said is None:
+            raise
+        sys.stderr.write(f"flead: {said}\n")
         sys.exit(1)

@@ -85,9 +85,11 @@ def status(json: Json = False) -> None:
     if json:
         sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
         return
+    # Narrow enough for a terminal of 80 columns.
     table = Table(
-        "service", "state", "port", "pid", "uptime", "procs", "memory", box=box.SIMPLE_HEAD
-    )
+        "service", "state", "port", "pid", "uptime", "procs", "memory",
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False,
+    )  # fmt: skip
     for column in table.columns[2:]:
         column.justify = "right"
     for service in found.services:

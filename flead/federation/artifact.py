@@ -15,14 +15,3 @@ def artifact_bytes(model: GlobalModel) -> bytes:
 def artifact_sha256(artifact: bytes) -> str:
     """SHA-256 of an artifact, as hex."""
     return hashlib.sha256(artifact).hexdigest()
-
-
-def read_artifact(artifact: bytes) -> GlobalModel:
-    """Decode an artifact.
-
-    Raises
-    ------
-    msgspec.DecodeError
-        When the bytes are no global model.
-    """
-    return msgspec.json.decode(artifact, type=GlobalModel)

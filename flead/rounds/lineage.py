@@ -41,7 +41,7 @@ class Lineage:
 def current_lineage(cursor: Cursor) -> Lineage:
     """Return what a round continues now.
 
-    The feature list is that of the active deployment; without one, that of the newest head.
+    The feature list is that of the deployment in training; without one, that of the newest head.
 
     Raises
     ------

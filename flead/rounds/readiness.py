@@ -24,13 +24,6 @@ def pending_updates(database_url: str, kafka_properties: Properties, minimum: in
     return count_readable(kafka_properties, TOPIC, start, limit=minimum)
 
 
-def earliest_round_time(database_url: str, settings: Settings) -> datetime | None:
-    """Return the moment before which no round should start, None when there was none before."""
-    with connect(database_url) as connection, connection.cursor() as cursor:
-        newest = rounds.newest(cursor)
-    return None if newest is None else next_start(newest, settings)
-
-
 def next_start(newest: Round, settings: Settings) -> datetime:
     """Return when a round may follow `newest`, or `newest` may be tried again if it is unfinished.
 

@@ -6,7 +6,7 @@ import secrets
 
 import msgspec
 
-from flead.stack.files import exclusive, write_file
+from flead.stack.choices import kept
 from flead.stack.home import Home
 
 
@@ -36,11 +36,18 @@ class Credentials(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, home: Home) -> "Credentials":
-        """Return the secrets of a home; they are generated and stored at the first call."""
-        with exclusive(home.run / "secrets.lock"):
-            if home.secrets_file.exists():
-                return msgspec.json.decode(home.secrets_file.read_bytes(), type=cls)
-            credentials = cls()
-            content = msgspec.json.format(msgspec.json.encode(credentials)).decode() + "\n"
-            write_file(home.secrets_file, content, mode=0o600)
-            return credentials
+        """Return the secrets of a home; each is generated and stored when it is first needed.
+
+        Raises
+        ------
+        StackError
+            `secrets.json` was edited to something else.
+        """
+        generated = cls()
+        return kept(
+            cls,
+            home.secrets_file,
+            home.run / "secrets.lock",
+            0o600,
+            lambda name, _: getattr(generated, name),
+        )

@@ -1,10 +1,11 @@
 """The main job from nothing to global models, through Airflow, with what it did counted."""
 
+import contextlib
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterator
 
 import httpx
 import msgspec
@@ -16,21 +17,22 @@ from flead.contracts.topics import Topic, dead_letter_topic
 from flead.messaging.lag import consumer_lag
 from flead.messaging.reading import end_offsets, read_committed
 from flead.messaging.topics import create_topics
+from flead.stack import processes, training
 from flead.stack.addresses import Addresses
+from flead.stack.files import exclusive
 from flead.stack.flink_rest import FlinkClient
 from flead.stack.home import CHECKOUT, Home
 from flead.stack.service import StackError
-from flead.stack.training import deploy
+from flead.stack.services import FLEET
 from flead.storage.connection import connect
 from flead.storage.migrations import migrate
 from flead.storage.models import newest_version
-from flead.storage.progress import MadeVersion, updates_collected, versions_after
+from flead.storage.progress import MadeVersion, collected_since, versions_after
 
 POLL_SECONDS = 2.0
 MEMORY_SECONDS = 10.0
 MAX_DEAD_LETTERS = 100_000
 TRAINING_GROUP = "flead-training"
-FLEET_LOG = "fleet.log"
 HEALTHY_STATES = frozenset({"CREATED", "INITIALIZING", "RUNNING", "RESTARTING"})
 
 
@@ -51,7 +53,10 @@ class DemonstrationOptions(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """What this run has done so far; `versions` are those that it made, oldest first."""
+    """What this run has done so far.
+
+    `versions` are those that it made, oldest first; `devices` are those whose updates rounds read.
+    """
 
     seconds: float
     rows: int
@@ -67,8 +72,30 @@ class Progress(msgspec.Struct, frozen=True):
     devices: int
 
 
+@contextlib.contextmanager
+def only_demonstration(home: Home) -> Iterator[None]:
+    """Hold a home for one demonstration; a killed one holds it no longer.
+
+    Raises
+    ------
+    DemonstrationError
+        Another one runs.
+    """
+
+    def refuse() -> None:
+        raise DemonstrationError(f"another demonstration runs in {home.root}: end it first")
+
+    with exclusive(home.run / "demo.lock", refuse):
+        yield
+
+
 class Demonstration:
     """One run of the main job on an embedded stack that is up.
+
+    Attributes
+    ----------
+    deployment_id : str or None
+        The deployment of the training job that the run has started.
 
     Parameters
     ----------
@@ -87,6 +114,7 @@ class Demonstration:
         options: DemonstrationOptions,
         memory_mb: Callable[[], float],
     ) -> None:
+        self.deployment_id: str | None = None
         self._home = home
         self._addresses = addresses
         self._options = options
@@ -99,24 +127,24 @@ class Demonstration:
         self._dead_letters = 0
         self._first_version_after: float | None = None
 
-    def run(self, say: Callable[[str], None]) -> Iterator[Progress]:
+    def run(self, say: Callable[[str], None]) -> Generator[Progress, None, None]:
         """Start the fleet and the training job, then report progress every other second.
 
-        Ends once the stop condition holds; closing the iterator stops the fleet.
+        Ends once the stop condition holds; closing the generator stops the fleet.
 
         Raises
         ------
         DemonstrationError
             When the fleet's process or the Flink job ended, or the time was up.
+        StackError
+            When the deployment failed.
         """
         migrate(self._addresses.database_url)
         create_topics(self._kafka)
         self._mark_beginning()
-        with ExitStack() as running:
-            say("starting the fleet")
-            fleet = running.enter_context(self._fleet())
-            params = msgspec.to_builtins(self._options.hyperparameters)
-            job_id = deploy(self._addresses, params, say)
+        say("starting the fleet")
+        with self._fleet() as fleet:
+            job_id = self._deploy(say)
             say("training: the first windows close within a minute")
             while True:
                 try:
@@ -140,11 +168,29 @@ class Demonstration:
         with connect(self._addresses.database_url) as connection, connection.cursor() as cursor:
             self._version_start = newest_version(cursor)
 
-    @contextmanager
+    def _deploy(self, say: Callable[[str], None]) -> str:
+        """Deploy the training job, in the place of any that runs; return the id of Flink's job."""
+        if other := training.running_deployment(self._addresses):
+            say(
+                f"deployment {other.deployment_id} was active before: its job is stopped with a "
+                "savepoint and this demonstration's takes its place"
+            )
+        params = msgspec.to_builtins(self._options.hyperparameters)
+        self.deployment_id = training.start_deployment(self._addresses, params)
+        try:
+            return training.finish_deployment(self._addresses, self.deployment_id, say)
+        except KeyboardInterrupt:
+            # Where the stack stays up, the run would go on and start a job that nobody wants.
+            with contextlib.suppress(StackError, httpx.HTTPError):
+                training.cancel_deployment(self._addresses, self.deployment_id)
+            raise
+
+    @contextlib.contextmanager
     def _fleet(self) -> Iterator[subprocess.Popen[bytes]]:
         options = self._options
-        log = self._home.logs / FLEET_LOG
-        with log.open("wb") as output:
+        # What a killed demonstration has left would send rows that are not of this fleet.
+        processes.end(self._home, FLEET)
+        with self._home.log_file(FLEET).open("wb") as output:
             process = subprocess.Popen(
                 [
                     sys.executable, "-m", "flead.cli", "simulate",
@@ -152,6 +198,7 @@ class Demonstration:
                     "--anomaly-rate", str(options.anomaly_rate), "--seed", str(options.seed),
                 ],
                 stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=CHECKOUT,
+                env=os.environ | self._home.variables | {processes.MARKER: FLEET},
                 start_new_session=True,
             )  # fmt: skip
             try:
@@ -168,7 +215,7 @@ class Demonstration:
         seconds = time.monotonic() - self._began
         with connect(self._addresses.database_url) as connection, connection.cursor() as cursor:
             versions = versions_after(cursor, self._version_start)
-            collected = updates_collected(cursor, Topic.LOCAL_UPDATES, self._updates_start)
+            collected = collected_since(cursor, Topic.LOCAL_UPDATES, self._updates_start)
         if versions and self._first_version_after is None:
             self._first_version_after = round(seconds, 1)
         lag = sum(consumer_lag(self._kafka, TRAINING_GROUP, Topic.TELEMETRY).values())
@@ -176,9 +223,9 @@ class Demonstration:
         self._sample_memory(seconds)
         return Progress(
             seconds=round(seconds, 1),
-            devices=self._options.devices,
+            devices=collected.devices,
             rows=sum(end_offsets(self._kafka, Topic.TELEMETRY).values()) - self._telemetry_start,
-            local_updates=collected,
+            local_updates=collected.updates,
             versions=versions,
             flink_job_state=self._flink.job_state(job_id),
             checkpoints_completed=self._flink.completed_checkpoints(job_id),
@@ -209,7 +256,7 @@ class Demonstration:
 
     def _check(self, progress: Progress, fleet: subprocess.Popen[bytes]) -> None:
         if fleet.poll() is not None:
-            log = self._home.logs / FLEET_LOG
+            log = self._home.log_file(FLEET)
             raise DemonstrationError(f"the fleet stopped with {fleet.returncode}; see {log}")
         if progress.flink_job_state not in HEALTHY_STATES:
             raise DemonstrationError(

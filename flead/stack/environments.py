@@ -4,6 +4,7 @@ Standard library only: `bin/flead` runs this before any environment exists.
 """
 
 import hashlib
+import importlib.util
 import os
 import platform
 import shutil
@@ -88,6 +89,12 @@ def _fingerprint(name: str) -> str:
 
 
 def _install_bootstrap(home: Home) -> None:
+    if importlib.util.find_spec("ensurepip") is None:
+        # Debian and Ubuntu leave it out of python3.
+        raise PreparationError(
+            "this Python has no ensurepip: install it (Debian and Ubuntu: apt install python3-venv)"
+            " and start again"
+        )
     _clear_unusable(home, BOOTSTRAP)
     _run([sys.executable, "-m", "venv", str(home.envs / BOOTSTRAP)])
     pip = [str(home.python(BOOTSTRAP)), "-m", "pip", "install", "--quiet"]

@@ -20,7 +20,11 @@ class FlinkClient:
 
     def __init__(self, url: str) -> None:
         self._http = httpx.Client(
-            base_url=url, timeout=30, transport=httpx.HTTPTransport(retries=3)
+            base_url=url,
+            timeout=30,
+            transport=httpx.HTTPTransport(retries=3, trust_env=False),
+            # A proxy of the environment has no business between two processes of one machine.
+            trust_env=False,
         )
 
     def _get(self, path: str) -> Any:

@@ -5,11 +5,12 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from flead.settings import Settings
 from flead.stack import logs, ports, processes, training
 from flead.stack.addresses import Addresses
 from flead.stack.environments import prepare_environment
@@ -19,7 +20,7 @@ from flead.stack.jars import fetch_jars
 from flead.stack.launch import plan_of
 from flead.stack.postgres import SHELTER, shelter_of
 from flead.stack.service import Service, StackError
-from flead.stack.services import CLIENTS, SERVERS, all_services, belongs_to, selected
+from flead.stack.services import CLIENTS, FLEET, SERVERS, all_services, belongs_to, selected
 from flead.stack.supervision import NAME as SUPERVISOR
 from flead.stack.supervision import ProcessInfo, Supervisor
 
@@ -82,7 +83,10 @@ def up(home: Home, names: Iterable[str], report: Report, *, resume: bool = True)
         A service died at its start or did not answer; the others keep running.
     StackError
         The supervisor could not start, a port is taken, or a preparation failed.
+    msgspec.ValidationError
+        A setting is wrong: Airflow's tasks would find that out one by one.
     """
+    Settings.from_environment()
     services = all_services(home)
     wanted = selected(services, names)
     prepare(home, wanted, report)
@@ -109,19 +113,56 @@ def down(home: Home, report: Report, *, wipe: bool = False) -> None:
     services = all_services(home)
     with _alone(home, report):
         supervisor = Supervisor(home)
-        for group in CLIENTS:
-            _stop(home, supervisor, _members(services, group), report)
+        processes.end(home, FLEET)
+        _stop_groups(home, supervisor, services, CLIENTS, report)
         # No round begins any more, and the servers that a savepoint needs still run.
         if not wipe:
-            _suspend_training(home, report)
-        for group in SERVERS:
-            _stop(home, supervisor, _members(services, group), report)
+            _suspend_training(home, report, "the stack went down")
+        _stop_groups(home, supervisor, services, SERVERS, report)
         supervisor.shut_down()
-        for service in services:
-            if survivors := processes.belonging_to(home, service):
-                raise StackError(f"Processes of {service} outlived their end: {survivors}")
+        for name in (*services, FLEET, SUPERVISOR):
+            if survivors := processes.belonging_to(home, name):
+                raise StackError(f"Processes of {name} outlived their end: {survivors}")
     if wipe:
         _wipe(home)
+
+
+def running_services(home: Home) -> frozenset[str]:
+    """Return the names of the services that the supervisor keeps running."""
+    supervisor = Supervisor(home)
+    if not supervisor.is_running():
+        return frozenset()
+    return frozenset(name for name in all_services(home) if supervisor.info(name).is_up)
+
+
+def give_back(
+    home: Home, before: Collection[str], deployment_id: str | None, report: Report
+) -> None:
+    """Stop what was started on a stack of which some services ran before.
+
+    Parameters
+    ----------
+    before : collection of str
+        The services that ran before, and go on; with none, the whole stack goes down.
+    deployment_id : str, optional
+        The deployment of the training job that was started meanwhile: its job is suspended.
+
+    Raises
+    ------
+    StackError
+        A process outlived its end.
+    """
+    if not before:
+        down(home, report)
+        return
+    started = {name: service for name, service in all_services(home).items() if name not in before}
+    with _alone(home, report):
+        supervisor = Supervisor(home)
+        processes.end(home, FLEET)
+        _stop_groups(home, supervisor, started, CLIENTS, report)
+        if deployment_id is not None:
+            _suspend_training(home, report, "the demonstration ended", deployment_id)
+        _stop_groups(home, supervisor, started, SERVERS, report)
 
 
 class _Start:
@@ -214,20 +255,44 @@ def _running_supervisor(home: Home, services: dict[str, Service], report: Report
     supervisor = Supervisor(home)
     if supervisor.is_running():
         return supervisor
+    processes.end(home, FLEET)
     for group in (*CLIENTS, *SERVERS):
         _end_leftovers(home, _members(services, group), report)
     processes.end(home, SUPERVISOR)
     for folder in (home.data, home.logs, home.models):
         folder.mkdir(parents=True, exist_ok=True)
-    inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_PREFIXES)
-    }
-    supervisor.start(services.values(), inherited | home.variables)
+    supervisor.start(services.values(), inherited_variables(os.environ) | home.variables)
     return supervisor
+
+
+def inherited_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what servers inherit of an environment; no proxy comes between those of one machine.
+
+    Programs differ in whether they read `NO_PROXY` or `no_proxy`: both hold what either held.
+    """
+    inherited = {
+        name: value for name, value in environ.items() if not name.startswith(FOREIGN_PREFIXES)
+    }
+    given = [environ.get("NO_PROXY", ""), environ.get("no_proxy", "")]
+    hosts = [host.strip() for value in given for host in value.split(",") if host.strip()]
+    direct = ",".join(dict.fromkeys([*hosts, ports.HOST, "localhost"]))
+    return inherited | {"NO_PROXY": direct, "no_proxy": direct}
 
 
 def _members(services: dict[str, Service], group: str) -> list[Service]:
     return [service for service in services.values() if belongs_to(service.name, group)]
+
+
+def _stop_groups(
+    home: Home,
+    supervisor: Supervisor,
+    services: dict[str, Service],
+    groups: Iterable[str],
+    report: Report,
+) -> None:
+    for group in groups:
+        if members := _members(services, group):
+            _stop(home, supervisor, members, report)
 
 
 def _stop(home: Home, supervisor: Supervisor, services: list[Service], report: Report) -> None:
@@ -260,12 +325,22 @@ def _say(report: Report) -> training.Say:
     return lambda line: report(Progress("training", "preparing", 0, line))
 
 
-def _suspend_training(home: Home, report: Report) -> None:
-    """Leave a savepoint; when there can be none, the next start has the newest checkpoint."""
+def _suspend_training(
+    home: Home, report: Report, reason: str, deployment_id: str | None = None
+) -> None:
+    """Leave a savepoint; when there can be none, the next start has the newest checkpoint.
+
+    Whatever goes wrong is reported and keeps nothing from being stopped.
+    """
+    # Without these two nothing is in training, or nothing can be known of it.
+    if not all(processes.belonging_to(home, name) for name in ("flink-jobmanager", "postgres")):
+        return
     try:
-        training.suspend(Addresses.of(home), _say(report))
-    except training.JobNotSuspendedError as error:
-        report(Progress("training", "failed", 0, f"{error}; its newest checkpoint remains"))
+        training.suspend(Addresses.of(home), _say(report), reason, deployment_id)
+    except Exception as error:
+        said = f"{type(error).__name__}: {str(error).strip()}"
+        detail = f"not stopped with a savepoint ({said}); its newest checkpoint remains"
+        report(Progress("training", "failed", 0, detail))
 
 
 def _wipe(home: Home) -> None:

@@ -2,10 +2,11 @@
 
 import random
 import socket
+from collections.abc import Collection
 
 import msgspec
 
-from flead.stack.files import exclusive, write_file
+from flead.stack.choices import kept
 from flead.stack.home import Home
 
 HOST = "127.0.0.1"
@@ -25,20 +26,20 @@ class Ports(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, home: Home) -> "Ports":
-        """Return the ports of a home; free ones are chosen and stored at the first call.
+        """Return the ports of a home; each is chosen and stored when it is first needed.
 
         Raises
         ------
-        msgspec.ValidationError
+        StackError
             `ports.json` was edited to something else.
         """
-        with exclusive(home.run / "ports.lock"):
-            if home.ports_file.exists():
-                return msgspec.json.decode(home.ports_file.read_bytes(), type=cls)
-            ports = cls(*_free_ports(len(cls.__struct_fields__)))
-            content = msgspec.json.format(msgspec.json.encode(ports)).decode() + "\n"
-            write_file(home.ports_file, content, mode=0o644)
-            return ports
+        return kept(
+            cls,
+            home.ports_file,
+            home.run / "ports.lock",
+            0o644,
+            lambda _, chosen: _free_port(chosen.values()),
+        )
 
 
 def is_free(port: int) -> bool:
@@ -52,7 +53,6 @@ def is_free(port: int) -> bool:
         return True
 
 
-def _free_ports(count: int) -> list[int]:
+def _free_port(taken: Collection[int]) -> int:
     candidates = random.SystemRandom().sample(CANDIDATES, len(CANDIDATES))
-    free = (port for port in candidates if is_free(port))
-    return [next(free) for _ in range(count)]
+    return next(port for port in candidates if port not in taken and is_free(port))

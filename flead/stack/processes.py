@@ -6,9 +6,11 @@ folder. One way alone is not enough: PostgreSQL's children leave the group, and 
 PostgreSQL's overwrite their environment.
 """
 
+import contextlib
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +21,8 @@ from flead.stack.files import write_file
 from flead.stack.home import Home
 
 MARKER = "FLEAD_SERVICE"
+KILL_SECONDS = 15.0
+"""How long killed processes may take to vanish; one that waits for its disk may never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,21 +102,27 @@ def end(home: Home, service: str, stop_signal: str = "TERM", stop_seconds: float
     Returns
     -------
     int
-        How many processes were killed because nobody was left to stop them.
+        How many processes were killed because nobody was left to stop them. Those that outlive it
+        still belong to the service.
     """
     leader = Record.read(home, service)
     if leader is not None and leader.is_alive() and stop_seconds > 0:
-        process = psutil.Process(leader.pid)
-        process.send_signal(signal.Signals[f"SIG{stop_signal}"])
-        psutil.wait_procs([process], timeout=stop_seconds)
-    killed = 0
-    while processes := belonging_to(home, service):
-        for process in processes:
-            _kill(process)
-        killed += len(processes)
-        psutil.wait_procs(processes, timeout=5)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(leader.pid)
+            process.send_signal(signal.Signals[f"SIG{stop_signal}"])
+            psutil.wait_procs([process], timeout=stop_seconds)
+    killed: set[int] = set()
+    deadline = time.monotonic() + KILL_SECONDS
+    while remaining := belonging_to(home, service):
+        if time.monotonic() >= deadline:
+            return len(killed)
+        for process in remaining:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        killed.update(process.pid for process in remaining)
+        psutil.wait_procs(remaining, timeout=1)
     _record_file(home, service).unlink(missing_ok=True)
-    return killed
+    return len(killed)
 
 
 def memory_bytes(processes: list[psutil.Process]) -> int:
@@ -157,10 +167,3 @@ def _carries_marker(process: psutil.Process, home: Home, service: str) -> bool:
     except psutil.AccessDenied:
         return False
     return environment.get("FLEAD_HOME") == str(home.root) and environment.get(MARKER) == service
-
-
-def _kill(process: psutil.Process) -> None:
-    try:
-        process.kill()
-    except psutil.NoSuchProcess:
-        return

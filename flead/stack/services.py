@@ -14,6 +14,8 @@ from flead.stack.service import Service, StackError
 # The order of stopping. An Airflow that has lost its database ignores SIGTERM for long.
 CLIENTS = ("airflow",)
 SERVERS = ("flink-taskmanager", "flink-jobmanager", "kafka", "postgres")
+FLEET = "fleet"
+"""The demonstration's simulator: no server, yet a process of the home that ends with the stack."""
 
 
 def all_services(home: Home) -> dict[str, Service]:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import shlex
+import stat
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from flead.stack.home import Home
 from flead.stack.service import Service, StackError
 
 NAME = "supervisord"
+PRIVATE = 0o700
 UP_STATES = frozenset({"STARTING", "RUNNING", "BACKOFF", "STOPPING"})
 # The kernel's limit for the path of a Unix socket, less the suffix that supervisor adds to bind it.
 LONGEST_SOCKET_PATH = 108 - 12
@@ -70,7 +72,8 @@ class Supervisor:
             It did not start, with what it said.
         """
         write_file(self._config_file, _configuration(self.home, self._socket, services))
-        self._socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._socket.parent.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+        # This looks at the folder again, now that there is one.
         self._socket.unlink(missing_ok=True)
         started = subprocess.run(
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._config_file)],
@@ -89,7 +92,10 @@ class Supervisor:
                 raise StackError(f"The supervisor does not answer; see {self.home.log_file(NAME)}")
             time.sleep(0.05)
         pid = int(self._pid_file.read_text(encoding="ascii"))
-        processes.record(self.home, NAME, pid, psutil.Process(pid).exe(), self.home.run)
+        try:
+            processes.record(self.home, NAME, pid, psutil.Process(pid).exe(), self.home.run)
+        except (psutil.NoSuchProcess, ProcessLookupError) as error:
+            raise StackError(f"The supervisor died; see {self.home.log_file(NAME)}") from error
 
     def shut_down(self) -> None:
         """Stop the supervisor, and kill it when it does not answer."""
@@ -132,7 +138,9 @@ class Supervisor:
         if len(os.fsencode(beside_the_rest)) <= LONGEST_SOCKET_PATH:
             return beside_the_rest
         digest = hashlib.sha256(os.fsencode(self.home.root)).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"flead-{os.geteuid()}-{digest}" / "supervisor.sock"
+        folder = Path(tempfile.gettempdir()) / f"flead-{os.geteuid()}-{digest}"
+        _refuse_foreign(folder)
+        return folder / "supervisor.sock"
 
     @contextlib.contextmanager
     def _calls(self) -> Iterator[Any]:
@@ -144,6 +152,26 @@ class Supervisor:
             raise StackError("The supervisor does not answer: bin/flead up") from error
         finally:
             transport.close()
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that anyone else could have put where all may write.
+
+    Raises
+    ------
+    StackError
+        It exists, and is no folder that this user alone can enter.
+    """
+    try:
+        found = folder.lstat()
+    except FileNotFoundError:
+        return
+    is_private = stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) == PRIVATE
+    if not is_private or found.st_uid != os.geteuid():
+        raise StackError(
+            f"{folder} is not a folder of yours with mode 0700, and the supervisor's socket would "
+            "be in it: remove it, or set FLEAD_HOME to a shorter path"
+        )
 
 
 @contextlib.contextmanager

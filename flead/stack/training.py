@@ -2,15 +2,13 @@
 
 from collections.abc import Callable
 
-import httpx
-import psycopg2
-
 from flead.stack.addresses import Addresses
 from flead.stack.airflow_rest import AirflowClient
 from flead.stack.flink_rest import FlinkClient
 from flead.stack.service import StackError
 from flead.storage import deployments
 from flead.storage.connection import connect
+from flead.storage.deployments import Attempt
 from flead.storage.migrations import is_migrated
 
 DEPLOY_DAG = "deploy_training"
@@ -20,38 +18,37 @@ RUNNING = "RUNNING"
 Say = Callable[[str], None]
 
 
-class JobNotSuspendedError(StackError):
-    """The running job could not be stopped with a savepoint."""
+def suspend(addresses: Addresses, say: Say, reason: str, deployment_id: str | None = None) -> None:
+    """Stop a job with a savepoint that the next start resumes from.
 
+    A job that does not run is left as it is: the next start takes it up from its newest checkpoint,
+    which loses nothing.
 
-def suspend(addresses: Addresses, say: Say) -> None:
-    """Stop the active job with a savepoint that the next start resumes from.
-
-    A job that does not run, or a server that does not answer, is left as it is: the next start
-    takes the job up from its newest checkpoint, which loses nothing.
+    Parameters
+    ----------
+    deployment_id : str, optional
+        The deployment whose job is stopped; without one, the active deployment.
 
     Raises
     ------
-    JobNotSuspendedError
-        When the job runs and Flink refused or failed the savepoint.
+    StackError, httpx.HTTPError, psycopg2.Error, deployments.AttemptStateError
+        The savepoint was refused or failed, or a server does not answer.
     """
-    try:
-        with connect(addresses.database_url) as connection, connection.cursor() as cursor:
-            attempt = deployments.active(cursor) if is_migrated(cursor) else None
-        flink = FlinkClient(addresses.flink_url)
-        if attempt is None or flink.job_state(attempt.job_id) != RUNNING:
+    with connect(addresses.database_url) as connection, connection.cursor() as cursor:
+        if not is_migrated(cursor):
             return
-    except (psycopg2.OperationalError, httpx.HTTPError):
+        if deployment_id is None:
+            attempt = deployments.active(cursor)
+        else:
+            newest = deployments.newest_attempts(cursor)
+            attempt = next((each for each in newest if each.deployment_id == deployment_id), None)
+    flink = FlinkClient(addresses.flink_url)
+    if attempt is None or flink.job_state(attempt.job_id) != RUNNING:
         return
     say("stopping the training job with a savepoint")
-    try:
-        savepoint = flink.stop_with_savepoint(attempt.job_id)
-    except (StackError, httpx.HTTPError) as error:
-        raise JobNotSuspendedError(
-            f"the training job {attempt.job_id} was not stopped: {error}"
-        ) from error
+    savepoint = flink.stop_with_savepoint(attempt.job_id)
     with connect(addresses.database_url) as connection, connection.cursor() as cursor:
-        deployments.mark_suspended(cursor, attempt.job_id, "the stack went down", savepoint)
+        deployments.mark_suspended(cursor, attempt.job_id, reason, savepoint)
 
 
 def resume(addresses: Addresses, say: Say) -> None:
@@ -68,21 +65,35 @@ def resume(addresses: Addresses, say: Say) -> None:
         return
     if FlinkClient(addresses.flink_url).job_state(attempt.job_id) == RUNNING:
         return
-    deploy(addresses, {"resume": True}, say)
+    finish_deployment(addresses, start_deployment(addresses, {"resume": True}), say)
 
 
-def deploy(addresses: Addresses, params: dict[str, object], say: Say) -> str:
-    """Run `deploy_training` with Params, wait for its end, and return the id of the Flink job.
+def running_deployment(addresses: Addresses) -> Attempt | None:
+    """Return the active deployment if its job runs."""
+    with connect(addresses.database_url) as connection, connection.cursor() as cursor:
+        attempt = deployments.active(cursor)
+    if attempt is None or FlinkClient(addresses.flink_url).job_state(attempt.job_id) != RUNNING:
+        return None
+    return attempt
+
+
+def start_deployment(addresses: Addresses, params: dict[str, object]) -> str:
+    """Start a run of `deploy_training` with Params; its id is that of a new deployment."""
+    with _airflow(addresses) as airflow:
+        return airflow.trigger(DEPLOY_DAG, params)
+
+
+def finish_deployment(addresses: Addresses, run_id: str, say: Say) -> str:
+    """Wait for the end of a run of `deploy_training`, and return the id of the Flink job.
 
     Raises
     ------
     AirflowError
-        When the run failed, or no job is active after it.
+        When the run failed.
+    StackError
+        When no job is active after it.
     """
-    with AirflowClient(
-        addresses.airflow_url, addresses.airflow_user, addresses.airflow_password
-    ) as airflow:
-        run_id = airflow.trigger(DEPLOY_DAG, params)
+    with _airflow(addresses) as airflow:
         airflow.wait(
             DEPLOY_DAG,
             run_id,
@@ -94,3 +105,13 @@ def deploy(addresses: Addresses, params: dict[str, object], say: Say) -> str:
     if attempt is None:
         raise StackError(f"{DEPLOY_DAG} run {run_id} succeeded, but no deployment is active")
     return attempt.job_id
+
+
+def cancel_deployment(addresses: Addresses, run_id: str) -> None:
+    """End a run of `deploy_training` whose outcome nobody awaits any more."""
+    with _airflow(addresses) as airflow:
+        airflow.fail(DEPLOY_DAG, run_id)
+
+
+def _airflow(addresses: Addresses) -> AirflowClient:
+    return AirflowClient(addresses.airflow_url, addresses.airflow_user, addresses.airflow_password)

@@ -35,7 +35,11 @@ class AttemptStateError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One job of a deployment; `job_id` is Flink's, 32 hex digits."""
+    """One job of a deployment; `job_id` is Flink's, 32 hex digits.
+
+    `restored_from` is the savepoint or checkpoint that it started from, `savepoint_path` the one
+    that it left.
+    """
 
     deployment_id: str
     attempt: int
@@ -129,10 +133,12 @@ def mark_active(cursor: Cursor, job: str) -> Attempt:
     return _set(cursor, job, AttemptStatus.ACTIVE, None, None)
 
 
-def mark_failed(cursor: Cursor, job: str, reason: str) -> Attempt:
-    """Record that a job could not be started, or ended by itself."""
+def mark_failed(
+    cursor: Cursor, job: str, reason: str, savepoint_path: str | None = None
+) -> Attempt:
+    """Record that a job could not be started, or ended by itself, and the state that it left."""
     _locked(cursor, job)
-    return _set(cursor, job, AttemptStatus.FAILED, reason, None)
+    return _set(cursor, job, AttemptStatus.FAILED, reason, savepoint_path)
 
 
 def mark_stopped(cursor: Cursor, job: str, reason: str, savepoint_path: str | None) -> Attempt:
@@ -169,9 +175,14 @@ def newest_attempts(cursor: Cursor, limit: int = 100) -> list[Attempt]:
 
 
 def current_features(cursor: Cursor) -> list[str] | None:
-    """Return the feature list in training: of the active deployment, else of one that starts."""
+    """Return the feature list in training.
+
+    It is that of the active deployment, else of the one that starts, else of the one that was
+    suspended: rounds go on before `up` has resumed the job, whose updates still wait in Kafka.
+    """
     cursor.execute(
-        f"{_SELECT} AND status IN ('active', 'submitting') ORDER BY status = 'active' DESC, id DESC"
+        f"{_SELECT} AND status IN ('active', 'submitting', 'suspended')"
+        " ORDER BY array_position(ARRAY['active', 'submitting', 'suspended'], status), id DESC"
         " LIMIT 1"
     )
     attempt = _one(cursor)

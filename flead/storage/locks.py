@@ -13,6 +13,7 @@ class Lock(StrEnum):
     MIGRATIONS = "flead.migrations"
     ROUNDS = "flead.rounds"
     OUTBOX = "flead.outbox"
+    CONTROL = "flead.control"
     SUBMISSIONS = "flead.submissions"
 
 

@@ -28,14 +28,21 @@ def versions_after(cursor: Cursor, version: int) -> list[MadeVersion]:
     return [MadeVersion(*row) for row in cursor]
 
 
-def updates_collected(cursor: Cursor, topic: str, start: Mapping[int, int]) -> int:
+class Collected(msgspec.Struct, frozen=True):
+    """What rounds have read: updates, and how many devices sent them."""
+
+    updates: int
+    devices: int
+
+
+def collected_since(cursor: Cursor, topic: str, start: Mapping[int, int]) -> Collected:
     """Count the updates that rounds have read at or beyond an offset of each partition."""
     cursor.execute(
-        "SELECT count(*) FROM local_models AS u"
+        "SELECT count(*), count(DISTINCT u.device_id) FROM local_models AS u"
         " JOIN unnest(%s::int [], %s::bigint []) AS s (kafka_partition, first_offset)"
         " ON u.kafka_partition = s.kafka_partition AND u.kafka_offset >= s.first_offset"
         " WHERE u.kafka_topic = %s",
         (list(start.keys()), list(start.values()), topic),
     )
-    (count,) = cursor.fetchone() or (0,)
-    return int(count)
+    [counts] = cursor.fetchall()
+    return Collected(*counts)

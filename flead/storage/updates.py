@@ -51,8 +51,12 @@ class Judgement:
 
 
 _POSITION: Final = ("kafka_topic", "kafka_partition", "kafka_offset", "kafka_timestamp")
-_MOMENTS: Final = ("moments_count", "moments_mean", "moments_m2")
-_METRICS: Final = ("global_metrics", "candidate_metrics", "personalized_metrics")
+_DOCUMENTS: Final = {
+    "moments": msgspec.json.Decoder(Moments),
+    "global_metrics": msgspec.json.Decoder(Metrics),
+    "candidate_metrics": msgspec.json.Decoder(Metrics),
+    "personalized_metrics": msgspec.json.Decoder(Metrics),
+}
 _TIMES: Final = ("window_start", "window_end", "timestamp")
 _PLAIN: Final = (
     "device_id",
@@ -77,14 +81,15 @@ _PLAIN: Final = (
 _COLUMNS: Final = (
     *_POSITION,
     *_PLAIN,
-    *_MOMENTS,
-    *_METRICS,
+    *_DOCUMENTS,
     *_TIMES,
     "training_status",
     "label_source",
     "closed_by",
     "offset_sum",
 )
+# As text, which the typed decoders read several times faster than psycopg2 and convert would.
+_SELECTED: Final = ", ".join(f"{name}::text" if name in _DOCUMENTS else name for name in _COLUMNS)
 
 
 def insert_updates(cursor: Cursor, aggregation_round: int, read: Iterable[ReadUpdate]) -> int:
@@ -102,10 +107,9 @@ def _to_row(read: ReadUpdate) -> Iterator[object]:
     yield from (read.topic, read.partition, read.offset, from_milliseconds(read.timestamp))
     for name in _PLAIN:
         yield getattr(update, name)
-    yield from (update.moments.count, update.moments.mean, update.moments.m2)
-    for name in _METRICS:
-        metrics = getattr(update, name)
-        yield None if metrics is None else Jsonb(metrics)
+    for name in _DOCUMENTS:
+        document = getattr(update, name)
+        yield None if document is None else Jsonb(document)
     for name in _TIMES:
         yield from_milliseconds(getattr(update, name))
     yield from (update.status, update.label_source, update.closed_by, update.offset_sum)
@@ -114,14 +118,12 @@ def _to_row(read: ReadUpdate) -> Iterator[object]:
 def _from_row(row: Sequence[Any]) -> ReadUpdate:
     value = dict(zip(_COLUMNS, row, strict=True))
     fields = {name: value[name] for name in _PLAIN}
-    for name in _METRICS:
-        metrics = value[name]
-        fields[name] = None if metrics is None else msgspec.convert(metrics, Metrics)
+    for name, decoder in _DOCUMENTS.items():
+        fields[name] = None if value[name] is None else decoder.decode(value[name])
     for name in _TIMES:
         fields[name] = to_milliseconds(value[name])
     update = LocalUpdate(
         **fields,
-        moments=Moments(*(value[name] for name in _MOMENTS)),
         status=UpdateStatus(value["training_status"]),
         label_source=LabelSource(value["label_source"]),
         closed_by=ClosedBy(value["closed_by"]),
@@ -137,7 +139,7 @@ def updates_of_round(
     """Return the updates of a round in (partition, offset) order, equal to what was read."""
     cursor.execute(
         f"""
-        SELECT {", ".join(_COLUMNS)} FROM local_models
+        SELECT {_SELECTED} FROM local_models
         WHERE aggregation_round = %s AND (status = 'accepted' OR NOT %s)
         ORDER BY kafka_partition, kafka_offset
         """,  # noqa: S608 - the columns are constants of this module
@@ -196,11 +198,11 @@ def record_newest_moments(cursor: Cursor, aggregation_round: int) -> None:
         """
         INSERT INTO device_moments AS known (
             feature_schema, device_id, aggregation_round, kafka_partition, kafka_offset,
-            kafka_timestamp, moments_count, moments_mean, moments_m2
+            kafka_timestamp, moments
         )
         SELECT DISTINCT ON (feature_schema, device_id)
             feature_schema, device_id, aggregation_round, kafka_partition, kafka_offset,
-            kafka_timestamp, moments_count, moments_mean, moments_m2
+            kafka_timestamp, moments
         FROM local_models
         WHERE aggregation_round = %s AND status = 'accepted'
         ORDER BY feature_schema, device_id, kafka_offset DESC
@@ -209,9 +211,7 @@ def record_newest_moments(cursor: Cursor, aggregation_round: int) -> None:
             kafka_partition = excluded.kafka_partition,
             kafka_offset = excluded.kafka_offset,
             kafka_timestamp = excluded.kafka_timestamp,
-            moments_count = excluded.moments_count,
-            moments_mean = excluded.moments_mean,
-            moments_m2 = excluded.moments_m2
+            moments = excluded.moments
         """,
         (aggregation_round,),
     )
@@ -221,12 +221,12 @@ def newest_moments(cursor: Cursor, feature_schema: str) -> list[Moments]:
     """Return the newest accepted moments of every device of a schema, in the order of their ids."""
     cursor.execute(
         """
-        SELECT moments_count, moments_mean, moments_m2 FROM device_moments
+        SELECT moments::text FROM device_moments
         WHERE feature_schema = %s ORDER BY device_id COLLATE "C"
         """,
         (feature_schema,),
     )
-    return [Moments(*row) for row in cursor.fetchall()]
+    return [_DOCUMENTS["moments"].decode(text) for (text,) in cursor.fetchall()]
 
 
 def newest_moments_as_of(
@@ -239,16 +239,12 @@ def newest_moments_as_of(
     """
     cursor.execute(
         """
-        SELECT DISTINCT ON (device_id COLLATE "C") moments_count, moments_mean, moments_m2
+        SELECT DISTINCT ON (device_id COLLATE "C") moments::text
         FROM (
-            SELECT device_id, aggregation_round, kafka_offset,
-                moments_count, moments_mean, moments_m2
-            FROM device_moments
+            SELECT device_id, aggregation_round, kafka_offset, moments FROM device_moments
             WHERE feature_schema = %(schema)s AND aggregation_round <= %(round)s
             UNION ALL
-            SELECT device_id, aggregation_round, kafka_offset,
-                moments_count, moments_mean, moments_m2
-            FROM local_models
+            SELECT device_id, aggregation_round, kafka_offset, moments FROM local_models
             WHERE feature_schema = %(schema)s AND aggregation_round <= %(round)s
                 AND status = 'accepted'
         ) AS known
@@ -256,4 +252,4 @@ def newest_moments_as_of(
         """,
         {"schema": feature_schema, "round": aggregation_round},
     )
-    return [Moments(*row) for row in cursor.fetchall()]
+    return [_DOCUMENTS["moments"].decode(text) for (text,) in cursor.fetchall()]

@@ -15,6 +15,10 @@ class FlinkRestError(RuntimeError):
         self.status_code = status_code
 
 
+class FlinkStateError(RuntimeError):
+    """The state that a job left cannot be found, for want of a setting of the cluster."""
+
+
 class FlinkJobNotFoundError(FlinkRestError):
     """The JobManager does not know the job: it never ran, or the JobManager was restarted."""
 

@@ -1,8 +1,9 @@
 """Train a model for each device on its own stream.
 
-    telemetry ─► decode and pack ─► key by bucket ─┐
-                                                   ├─► train ─► updates, anomalies, dead letters
-    global models, control ─► broadcast ───────────┘
+    telemetry ─► decode and pack ─┐
+    ticks ────────────────────────┴─► key by bucket ─┐
+                                                     ├─► train ─► updates, anomalies, dead letters
+    global models, control ─► broadcast ─────────────┘
 
 Rows meet keyed state packed by *bucket*, the CRC-32 of the device modulo `buckets`: one record and
 one state value hold the rows and models of many devices, because each crossing between the JVM and
@@ -37,7 +38,7 @@ from flead.contracts.messages import (
     ModelStatus,
     TrainingControl,
 )
-from flead.contracts.schema import feature_schema
+from flead.contracts.schema import feature_schema, input_names
 from flead.contracts.topics import Topic, dead_letter_topic
 from flead.features.decoding import dead_letter, decode_telemetry
 from flead.features.rows import RowBatch
@@ -45,8 +46,7 @@ from flead.learning.trainer import FleetState, LocalTrainer, Outcome
 
 ROWS: Final = 0
 DEAD_LETTERS: Final = 1
-TICK_MS: Final = 1_000
-"""How late a window may close after its time: the granularity of a bucket's timer."""
+NOT_OPERATORS: Final = frozenset({"PartitionTransformation", "UnionTransformation"})
 
 
 def byte_array() -> TypeInformation:
@@ -158,28 +158,38 @@ class TrainBucket(KeyedBroadcastProcessFunction):
         deployment = msgspec.json.decode(self.deployment_json, type=TrainingDeployment)
         self.features = deployment.features
         self.schema = feature_schema(deployment.features)
+        self.inputs = len(input_names(deployment.features))
         self.initial_control = TrainingControl(0, deployment.hyperparameters)
         self.first_subtask = runtime_context.get_index_of_this_subtask() == 0
         self.state = runtime_context.get_state(ValueStateDescriptor("trainer", byte_array()))
-        self.timer_at = runtime_context.get_state(ValueStateDescriptor("timer", Types.LONG()))
+        self.deadline = runtime_context.get_state(ValueStateDescriptor("deadline", Types.LONG()))
         self.fleet: FleetState | None = None
 
-    def process_element(self, value: Row, ctx: Any) -> Iterator[Row]:
-        kind, *fields = msgspec.msgpack.decode(value[0][2:])
+    def process_element(self, value: bytes, ctx: Any) -> Iterator[Row]:
+        body = value[2:]
+        now = ctx.timer_service().current_processing_time()
+        if not body:
+            yield from self.close_due(now, ctx)
+            return
+        kind, *fields = msgspec.msgpack.decode(body)
         if kind == DEAD_LETTERS:
             for encoded in fields[0]:
                 yield Row(Topic.TELEMETRY_DLQ.value, None, encoded)
-            return
-        now = ctx.timer_service().current_processing_time()
-        trainer = self.trainer()
-        yield from emit(trainer.process(unpack_rows(fields), now, self.fleet_state(ctx)))
-        self.keep(trainer, now, ctx)
+        elif kind == ROWS:
+            trainer = self.trainer()
+            yield from emit(trainer.process(unpack_rows(fields), now, self.fleet_state(ctx)))
+            self.keep(trainer)
+        else:
+            raise ValueError(f"a packed record is of the unknown kind {kind!r}")
 
-    def on_timer(self, timestamp: int, ctx: Any) -> Iterator[Row]:
-        self.timer_at.clear()
+    def close_due(self, now: int, ctx: Any) -> Iterator[Row]:
+        """Close the windows that have waited long enough; most ticks find none and end here."""
+        deadline = self.deadline.value()
+        if deadline is None or deadline > now:
+            return
         trainer = self.trainer()
-        yield from emit(trainer.close_due(timestamp, self.fleet_state(ctx)))
-        self.keep(trainer, timestamp, ctx)
+        yield from emit(trainer.close_due(now, self.fleet_state(ctx)))
+        self.keep(trainer)
 
     def process_broadcast_element(self, value: Row, ctx: Any) -> Iterator[Row]:
         topic, _, message, partition, offset, timestamp = value
@@ -203,6 +213,10 @@ class TrainBucket(KeyedBroadcastProcessFunction):
             msgspec.json.decode(message, type=TrainingControl)
             return CONTROL_KEY
         model = msgspec.json.decode(message, type=GlobalModel)
+        moments = model.standardizer
+        arrays = (model.weights, moments.count, moments.mean, moments.m2)
+        if model.feature_schema == self.schema and {len(a) for a in arrays} != {self.inputs}:
+            raise msgspec.ValidationError(f"arrays of the model are not of length {self.inputs}")
         is_candidate = model.status is ModelStatus.CANDIDATE
         known = fleet.candidate if is_candidate else fleet.global_model
         if model.feature_schema != self.schema or (known and known.version >= model.version):
@@ -248,18 +262,14 @@ class TrainBucket(KeyedBroadcastProcessFunction):
             else LocalTrainer.from_bytes(stored, self.features)
         )
 
-    def keep(self, trainer: LocalTrainer, now: int, ctx: Any) -> None:
-        """Store the trainer and let one timer of the bucket wake it at its next deadline."""
+    def keep(self, trainer: LocalTrainer) -> None:
+        """Store the trainer, and beside it when its next window closes."""
         self.state.update(trainer.to_bytes())
         deadline = trainer.next_deadline_ms()
         if deadline is None:
-            return
-        at = max(deadline, now + TICK_MS)
-        registered = self.timer_at.value()
-        # A timer of the past has fired or was lost in a restore: no window may depend on it.
-        if registered is None or registered <= now or at < registered:
-            ctx.timer_service().register_processing_time_timer(at)
-            self.timer_at.update(at)
+            self.deadline.clear()
+        else:
+            self.deadline.update(deadline)
 
 
 def emit(outcome: Outcome) -> Iterator[Row]:
@@ -285,8 +295,11 @@ def kafka_options(deployment: TrainingDeployment) -> dict[str, str]:
 
 
 def source(tables: StreamTableEnvironment, name: str, deployment: TrainingDeployment,
-           topics: list[Topic], *, group: str) -> None:  # fmt: skip
-    """Declare a table over the raw bytes and positions of topics, read from where it stands."""
+           topics: list[Topic], *, group: str, start: str) -> None:  # fmt: skip
+    """Declare a table over the raw bytes and positions of topics; a restored job goes on.
+
+    `start` is where one that starts from nothing begins, a `scan.startup.mode` of the connector.
+    """
     tables.execute_sql(
         f"CREATE TABLE {name} (k BYTES, v BYTES, topic STRING METADATA VIRTUAL,"
         " part INT METADATA FROM 'partition' VIRTUAL, off BIGINT METADATA FROM 'offset' VIRTUAL,"
@@ -297,7 +310,8 @@ def source(tables: StreamTableEnvironment, name: str, deployment: TrainingDeploy
                 "topic": ";".join(topics),
                 "properties.group.id": group,
                 "properties.isolation.level": "read_committed",
-                "scan.startup.mode": "earliest-offset",
+                "properties.auto.offset.reset": "earliest",
+                "scan.startup.mode": start,
                 "key.format": "raw",
                 "key.fields": "k",
                 "value.format": "raw",
@@ -339,18 +353,33 @@ def sink(tables: StreamTableEnvironment, deployment: TrainingDeployment) -> None
     )
 
 
-def telemetry(tables: StreamTableEnvironment, deployment: TrainingDeployment) -> DataStream:
-    """Decode and pack the fleet's rows: one column of packed records."""
-    source(tables, "telemetry", deployment, [Topic.TELEMETRY], group=deployment.consumer_group)
+def packed_records(tables: StreamTableEnvironment, deployment: TrainingDeployment) -> DataStream:
+    """Decode and pack the fleet's rows, and add a tick for each bucket every second.
+
+    A tick is a record with nothing but its bucket: time passes for a bucket that gets no rows. It
+    takes the place of a timer, because Flink leaves the timers that Python registered in the last
+    bundle out of a checkpoint, and a window could wait for a lost one for ever.
+    """
+    # Rows that a job before this one took are not read again, whatever this one's features are.
+    source(
+        tables, "telemetry", deployment, [Topic.TELEMETRY],
+        group=deployment.consumer_group, start="group-offsets",
+    )  # fmt: skip
     pack = PackByBucket(deployment.features, deployment.buckets)
     tables.create_temporary_function(
         "pack_by_bucket", udf(pack, result_type=DataTypes.BYTES(), func_type="pandas")
     )
-    return tables.to_data_stream(
-        tables.sql_query(
-            "SELECT packed FROM (SELECT pack_by_bucket(k, v, part, off, ts) AS packed"
-            " FROM telemetry) WHERE packed IS NOT NULL"
-        )
+    tables.execute_sql(
+        "CREATE TABLE ticks (nothing BOOLEAN)"
+        " WITH ('connector' = 'datagen', 'rows-per-second' = '1', 'scan.parallelism' = '1')"
+    )
+    packed = tables.sql_query(
+        "SELECT packed FROM (SELECT pack_by_bucket(k, v, part, off, ts) AS packed FROM telemetry)"
+        " WHERE packed IS NOT NULL UNION ALL SELECT x'' AS packed FROM ticks"
+    )
+    every_bucket = [bucket.to_bytes(2, "big") for bucket in range(deployment.buckets)]
+    return tables.to_data_stream(packed).flat_map(
+        lambda record: [bytes(record[0])] if record[0] else every_bucket, output_type=byte_array()
     )
 
 
@@ -358,7 +387,7 @@ def fleet_messages(tables: StreamTableEnvironment, deployment: TrainingDeploymen
     """Read global models and control messages with their positions."""
     source(
         tables, "fleet", deployment, [Topic.GLOBAL_UPDATES, Topic.CONTROL],
-        group=f"{deployment.consumer_group}-fleet",
+        group=f"{deployment.consumer_group}-fleet", start="earliest-offset",
     )  # fmt: skip
     return tables.to_data_stream(
         tables.sql_query("SELECT topic, k, v, part, off, ts FROM fleet WHERE v IS NOT NULL")
@@ -381,11 +410,11 @@ def set_uids(env: StreamExecutionEnvironment) -> None:
     def name(operator: Any) -> str:
         if operator.getId() in named:
             return named[operator.getId()]
-        inputs = [name(each) for each in operator.getInputs()]
-        if operator.getClass().getSimpleName() == "PartitionTransformation":
-            uid = inputs[0]
+        inputs = "+".join(name(each) for each in operator.getInputs())
+        if operator.getClass().getSimpleName() in NOT_OPERATORS:
+            uid = inputs
         else:
-            uid = operator.getUid() or "/".join([*inputs, operator.getName().split("[")[0]])
+            uid = operator.getUid() or f"{inputs}/{operator.getName().split('[')[0]}"
             if uid in named.values():
                 raise ValueError(f"two operators have the uid {uid!r}")
             operator.setUid(uid)
@@ -428,15 +457,15 @@ def main() -> None:
     )
     tables = StreamTableEnvironment.create(env)
 
-    rows = telemetry(tables, deployment).key_by(
-        lambda record: int.from_bytes(record[0][:2], "big"), key_type=Types.INT()
+    records = packed_records(tables, deployment).key_by(
+        lambda record: int.from_bytes(record[:2], "big"), key_type=Types.INT()
     )
     output_type = Types.ROW_NAMED(
         ["topic", "k", "v"], [Types.STRING(), Types.STRING(), byte_array()]
     )
     fleet = fleet_messages(tables, deployment).broadcast(fleet_descriptor())
     outputs = (
-        rows.connect(fleet).process(TrainBucket(deployment), output_type=output_type)
+        records.connect(fleet).process(TrainBucket(deployment), output_type=output_type)
         .name("train").uid("train")
     )  # fmt: skip
 

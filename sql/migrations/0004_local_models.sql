@@ -19,9 +19,8 @@ CREATE TABLE IF NOT EXISTS local_models (
     samples_processed BIGINT NOT NULL,
     weights DOUBLE PRECISION[],
     intercept DOUBLE PRECISION,
-    moments_count DOUBLE PRECISION[] NOT NULL,
-    moments_mean DOUBLE PRECISION[] NOT NULL,
-    moments_m2 DOUBLE PRECISION[] NOT NULL,
+    -- {"count": [...], "mean": [...], "m2": [...]}; jsonb keeps every digit of a double
+    moments JSONB NOT NULL,
     global_metrics JSONB,
     candidate_metrics JSONB,
     personalized_metrics JSONB,
@@ -81,8 +80,6 @@ CREATE TABLE IF NOT EXISTS device_moments (
     kafka_partition INTEGER NOT NULL,
     kafka_offset BIGINT NOT NULL,
     kafka_timestamp TIMESTAMP WITH TIME ZONE NOT NULL,
-    moments_count DOUBLE PRECISION[] NOT NULL,
-    moments_mean DOUBLE PRECISION[] NOT NULL,
-    moments_m2 DOUBLE PRECISION[] NOT NULL,
+    moments JSONB NOT NULL,
     PRIMARY KEY (feature_schema, device_id)
 );

@@ -21,6 +21,7 @@ from flead.messaging.producing import OutgoingMessage, produce
 from flead.messaging.reading import read_committed
 from flead.messaging.topics import create_topics
 from flead.stack.flink import python_jar
+from flead.stack.flink_rest import FlinkClient
 from flead.stack.home import Home
 from tests.conftest import run_flead
 
@@ -31,38 +32,62 @@ WAIT_SECONDS = 120
 INPUTS = len(input_names(FEATURES))
 
 
-@pytest.fixture(scope="module")
-def job(stack_home: Home, kafka: str, flink: str, checkout: Path) -> Iterator[str]:
-    """Submit the job to the cluster, with short windows, and return its id."""
-    create_topics({"bootstrap.servers": kafka})
-    deployment = TrainingDeployment(
-        features=list(FEATURES),
-        bootstrap_servers=kafka,
-        hyperparameters=Hyperparameters(window_seconds=4),
-        checkpoint_interval_seconds=1,
-    )
-    with httpx.Client(base_url=flink, timeout=120) as client:
-        jar = python_jar(stack_home).read_bytes()
-        uploaded = client.post("/jars/upload", files={"jarfile": ("flink-python.jar", jar)})
-        jar_id = uploaded.json()["filename"].rsplit("/", 1)[-1]
+class Cluster:
+    """Runs the job of the checkout on a session cluster, with short windows."""
+
+    def __init__(self, url: str, bootstrap_servers: str, script: Path, jar: Path) -> None:
+        self._http = httpx.Client(base_url=url, timeout=120)
+        with jar.open("rb") as content:
+            uploaded = self._http.post("/jars/upload", files={"jarfile": (jar.name, content)})
+        self._jar_id = uploaded.json()["filename"].rsplit("/", 1)[-1]
+        self._script = script
+        self._deployment = TrainingDeployment(
+            features=list(FEATURES),
+            bootstrap_servers=bootstrap_servers,
+            hyperparameters=Hyperparameters(window_seconds=4),
+            checkpoint_interval_seconds=1,
+        )
+
+    def submit(self, savepoint: str | None = None) -> str:
         job_id = uuid.uuid4().hex
-        started = client.post(
-            f"/jars/{jar_id}/run",
+        started = self._http.post(
+            f"/jars/{self._jar_id}/run",
             json={
                 "entryClass": "org.apache.flink.client.python.PythonDriver",
-                "parallelism": deployment.parallelism,
+                "parallelism": self._deployment.parallelism,
                 "jobId": job_id,
+                "savepointPath": savepoint,
                 "programArgsList": [
                     "-py",
-                    str(checkout / "jobs" / "flink" / "local_training.py"),
+                    str(self._script),
                     "--training-config",
-                    msgspec.json.encode(deployment).decode(),
+                    msgspec.json.encode(self._deployment).decode(),
                 ],
             },
         )
         assert started.is_success, started.text
-        yield job_id
-        client.patch(f"/jobs/{job_id}", params={"mode": "cancel"})
+        return job_id
+
+    def failures(self, job_id: str) -> list[dict[str, Any]]:
+        history = self._http.get(f"/jobs/{job_id}/exceptions").json()["exceptionHistory"]
+        return list(history["entries"])
+
+    def cancel(self, job_id: str) -> None:
+        self._http.patch(f"/jobs/{job_id}", params={"mode": "cancel"})
+
+
+@pytest.fixture(scope="module")
+def cluster(stack_home: Home, kafka: str, flink: str, checkout: Path) -> Cluster:
+    create_topics({"bootstrap.servers": kafka})
+    script = checkout / "jobs" / "flink" / "local_training.py"
+    return Cluster(flink, kafka, script, python_jar(stack_home))
+
+
+@pytest.fixture(scope="module")
+def job(cluster: Cluster) -> Iterator[str]:
+    job_id = cluster.submit()
+    yield job_id
+    cluster.cancel(job_id)
 
 
 @pytest.fixture(scope="module")
@@ -105,13 +130,17 @@ def test_every_message_is_trained_or_a_dead_letter_with_its_position(
 
 
 def test_a_poisoned_global_model_is_a_dead_letter_and_the_next_good_one_is_adopted(
-    job: str, stack_home: Home, flink: str, kafka_properties: dict[str, str]
+    job: str, cluster: Cluster, stack_home: Home, kafka_properties: dict[str, str]
 ) -> None:
     poison = b'{"version": "seven"}'
+    wrong_length = msgspec.json.encode(
+        msgspec.structs.replace(global_model(version=4), weights=[0.1])
+    )
     good = msgspec.json.encode(global_model(version=3))
     older = msgspec.json.encode(global_model(version=2))
     messages = [
-        OutgoingMessage(Topic.GLOBAL_UPDATES, b"global", value) for value in (poison, good, older)
+        OutgoingMessage(Topic.GLOBAL_UPDATES, b"global", value)
+        for value in (poison, wrong_length, good, older)
     ]
     produce(kafka_properties, messages)
 
@@ -121,14 +150,39 @@ def test_a_poisoned_global_model_is_a_dead_letter_and_the_next_good_one_is_adopt
         return any(update["base_version"] == 3 for update in updates)
 
     wait_until(adopted)
-    (letter,) = values(kafka_properties, Topic.GLOBAL_UPDATES_DLQ)
+    letter, short = values(kafka_properties, Topic.GLOBAL_UPDATES_DLQ)
     bases = [update["base_version"] for update in values(kafka_properties, Topic.LOCAL_UPDATES)]
-    restarts = httpx.get(f"{flink}/jobs/{job}/metrics", params={"get": "numRestarts"}).json()
 
     assert (letter["topic"], letter["offset"]) == (Topic.GLOBAL_UPDATES, 0)
     assert letter["reason"] == "invalid"
+    assert short["offset"] == 1
+    assert "length" in short["detail"]
     assert set(bases) == {0, 3}
-    assert restarts[0]["value"] == "0"
+    assert cluster.failures(job) == []
+
+
+def test_open_windows_of_a_savepoint_close_though_no_row_comes(
+    job: str, cluster: Cluster, stack_home: Home, flink: str, kafka_properties: dict[str, str]
+) -> None:
+    sent = run_flead(
+        stack_home, "simulate", "--devices", "30", "--rate", "30000/min", "--rows", "90"
+    )
+    assert sent.returncode == 0, sent.stderr
+    topic = read_committed(kafka_properties, Topic.TELEMETRY, {}, ALL).records
+    letters = values(kafka_properties, Topic.TELEMETRY_DLQ)
+    savepoint = FlinkClient(flink).stop_with_savepoint(job)
+    before = rows_in_windows(kafka_properties)
+    restored = cluster.submit(savepoint)
+
+    try:
+        wait_until(lambda: rows_in_windows(kafka_properties) >= len(topic) - len(letters))
+        assert before < rows_in_windows(kafka_properties) == len(topic) - len(letters)
+    finally:
+        cluster.cancel(restored)
+
+
+def rows_in_windows(properties: dict[str, str]) -> int:
+    return sum(update["rows"] for update in values(properties, Topic.LOCAL_UPDATES))
 
 
 def values(properties: dict[str, str], topic: Topic) -> list[dict[str, Any]]:
