@@ -9,8 +9,8 @@ the version's artifact, and publishes it to the devices. A run that waits in vai
 * **Runs end as skipped.** No round was due for `FLEAD_MAX_WAIT_SECONDS`: fewer than
   `FLEAD_ROUND_MIN_UPDATES` updates came. Does the training job run (`bin/flead status`, Flink's
   page)? If not, trigger `deploy_training`. Does the fleet send rows (topic `edge-iiot-stream`)?
-* **`wait_for_updates` failed with TopicRewoundError.** The topic `local-model-updates` ends before what
-  was read: it was deleted, or its broker lost data. The message says what to remove.
+* **`wait_for_updates` failed with TopicRewoundError.** The topic `local-model-updates` ends before
+  what was read: it was deleted, or its broker lost data. The message says what to remove.
 * **`aggregate` failed.** Its round stays open and is resumed by the next run, with a growing pause;
   nothing is averaged twice. `HeadMovedError`: another promotion came between, a retry settles it.
 * **`aggregate` failed with NothingDeployedError.** Trigger `deploy_training`: without a deployment

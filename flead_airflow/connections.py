@@ -88,7 +88,7 @@ def flink_kafka_properties(connection: Connection) -> dict[str, str]:
     Raises
     ------
     ValueError
-        When one holds a secret: they are stored with the deployment, and shown by Airflow and Flink.
+        When one holds a secret: they are stored with the deployment and shown by Airflow and Flink.
     """
     properties: dict[str, Any] = connection.extra_dejson.get("kafka", {})
     secrets = sorted(name for name in properties if SECRET.search(name))

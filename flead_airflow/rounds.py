@@ -31,7 +31,8 @@ class AggregationReadyTrigger(BaseTrigger):
     """Fire once: when a round is due, or when the deadline has passed.
 
     It compares what is stored with what can be read each time, so that no wake-up can be missed.
-    A server that does not answer is asked again until the deadline.
+    A server that does not answer is asked again until the deadline; any other error, such as a
+    topic that was rewound, fails the task at once.
 
     Parameters
     ----------

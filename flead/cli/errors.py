@@ -7,8 +7,11 @@ from typing import Any
 
 def _server(error: Any) -> str:
     """Name the server, which a connection error does not."""
-    request = getattr(error, "_request", None)
-    where = f"{request.url.scheme}://{request.url.netloc.decode()}: " if request else ""
+    try:
+        url = error.request.url
+        where = f"{url.scheme}://{url.netloc.decode()}: "
+    except RuntimeError:
+        where = ""
     return f"{where}{error or type(error).__name__}; see `flead status`"
 
 

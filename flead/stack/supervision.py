@@ -71,10 +71,10 @@ class Supervisor:
         StackError
             It did not start, with what it said.
         """
-        write_file(self._config_file, _configuration(self.home, self._socket, services))
-        self._socket.parent.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+        write_file(self._config_file, _configuration(self.home, self.socket, services))
+        self.socket.parent.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
         # This looks at the folder again, now that there is one.
-        self._socket.unlink(missing_ok=True)
+        self.socket.unlink(missing_ok=True)
         started = subprocess.run(
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._config_file)],
             cwd=self.home.run,
@@ -102,7 +102,7 @@ class Supervisor:
         with contextlib.suppress(StackError), self._calls() as calls:
             calls.shutdown()
         processes.end(self.home, NAME, "TERM", stop_seconds=20)
-        self._socket.unlink(missing_ok=True)
+        self.socket.unlink(missing_ok=True)
         self._pid_file.unlink(missing_ok=True)
 
     def info(self, service: str) -> ProcessInfo:
@@ -133,7 +133,14 @@ class Supervisor:
             calls.stopProcess(service, True)
 
     @property
-    def _socket(self) -> Path:
+    def socket(self) -> Path:
+        """The supervisor's socket: in the home, or where the path is short enough to bind.
+
+        Raises
+        ------
+        StackError
+            Somebody else could have made the folder that it would be in.
+        """
         beside_the_rest = self.home.run / "supervisor.sock"
         if len(os.fsencode(beside_the_rest)) <= LONGEST_SOCKET_PATH:
             return beside_the_rest
@@ -144,7 +151,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _calls(self) -> Iterator[Any]:
-        transport = SupervisorTransport(serverurl=f"unix://{self._socket}")
+        transport = SupervisorTransport(serverurl=f"unix://{self.socket}")
         try:
             # The host is never looked up: the transport goes to the socket.
             yield xmlrpc.client.ServerProxy("http://localhost", transport=transport).supervisor

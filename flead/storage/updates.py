@@ -51,11 +51,13 @@ class Judgement:
 
 
 _POSITION: Final = ("kafka_topic", "kafka_partition", "kafka_offset", "kafka_timestamp")
-_DOCUMENTS: Final = {
-    "moments": msgspec.json.Decoder(Moments),
-    "global_metrics": msgspec.json.Decoder(Metrics),
-    "candidate_metrics": msgspec.json.Decoder(Metrics),
-    "personalized_metrics": msgspec.json.Decoder(Metrics),
+_MOMENTS: Final = msgspec.json.Decoder(Moments)
+_METRICS: Final = msgspec.json.Decoder(Metrics)
+_DOCUMENTS: Final[dict[str, msgspec.json.Decoder[Moments] | msgspec.json.Decoder[Metrics]]] = {
+    "moments": _MOMENTS,
+    "global_metrics": _METRICS,
+    "candidate_metrics": _METRICS,
+    "personalized_metrics": _METRICS,
 }
 _TIMES: Final = ("window_start", "window_end", "timestamp")
 _PLAIN: Final = (
@@ -226,7 +228,7 @@ def newest_moments(cursor: Cursor, feature_schema: str) -> list[Moments]:
         """,
         (feature_schema,),
     )
-    return [_DOCUMENTS["moments"].decode(text) for (text,) in cursor.fetchall()]
+    return [_MOMENTS.decode(text) for (text,) in cursor.fetchall()]
 
 
 def newest_moments_as_of(
@@ -252,4 +254,4 @@ def newest_moments_as_of(
         """,
         {"schema": feature_schema, "round": aggregation_round},
     )
-    return [_DOCUMENTS["moments"].decode(text) for (text,) in cursor.fetchall()]
+    return [_MOMENTS.decode(text) for (text,) in cursor.fetchall()]

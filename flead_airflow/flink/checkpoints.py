@@ -10,11 +10,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from flead_airflow.flink.errors import FlinkJobNotFoundError, FlinkStateError
-from flead_airflow.flink.hook import FlinkRestHook
+
+if TYPE_CHECKING:  # files are looked through without Airflow, too
+    from flead_airflow.flink.hook import FlinkRestHook
 
 CHECKPOINT_DIRECTORY: Final = "execution.checkpointing.dir"
 SAVEPOINT_DIRECTORY: Final = "execution.checkpointing.savepoint-dir"
@@ -56,7 +58,7 @@ class StateDirectories:
         return cls(directory(CHECKPOINT_DIRECTORY), directory(SAVEPOINT_DIRECTORY))
 
 
-def newest_state(hook: FlinkRestHook, directories: StateDirectories, job_id: str) -> str | None:
+def newest_state(hook: "FlinkRestHook", directories: StateDirectories, job_id: str) -> str | None:
     """Return what a job should continue from: its newest complete checkpoint or savepoint.
 
     Parameters

@@ -20,10 +20,11 @@ from flead.contracts.topics import Topic
 from flead.messaging.producing import OutgoingMessage, produce
 from flead.messaging.reading import read_committed
 from flead.messaging.topics import create_topics
+from flead.stack.addresses import Addresses
 from flead.stack.flink import python_jar
 from flead.stack.flink_rest import FlinkClient
 from flead.stack.home import Home
-from tests.conftest import run_flead
+from tests.conftest import run_flead, start
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]
 
@@ -77,10 +78,23 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(stack_home: Home, kafka: str, flink: str, checkout: Path) -> Cluster:
-    create_topics({"bootstrap.servers": kafka})
+def home(make_home: Callable[[], Home]) -> Iterator[Home]:
+    """Make a home whose topics hold nothing but what these tests send."""
+    own = make_home()
+    yield own
+    assert run_flead(own, "down").returncode == 0
+
+
+@pytest.fixture(scope="module")
+def addresses(home: Home) -> Addresses:
+    return start(home, "kafka", "flink")
+
+
+@pytest.fixture(scope="module")
+def cluster(home: Home, addresses: Addresses, checkout: Path) -> Cluster:
+    create_topics({"bootstrap.servers": addresses.kafka_bootstrap})
     script = checkout / "jobs" / "flink" / "local_training.py"
-    return Cluster(flink, kafka, script, python_jar(stack_home))
+    return Cluster(addresses.flink_url, addresses.kafka_bootstrap, script, python_jar(home))
 
 
 @pytest.fixture(scope="module")
@@ -91,15 +105,15 @@ def job(cluster: Cluster) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def kafka_properties(kafka: str) -> dict[str, str]:
-    return {"bootstrap.servers": kafka}
+def kafka_properties(addresses: Addresses) -> dict[str, str]:
+    return {"bootstrap.servers": addresses.kafka_bootstrap}
 
 
 def test_every_message_is_trained_or_a_dead_letter_with_its_position(
-    job: str, stack_home: Home, kafka_properties: dict[str, str]
+    job: str, home: Home, kafka_properties: dict[str, str]
 ) -> None:
     sent = run_flead(
-        stack_home, "simulate", "--devices", "30", "--rate", "12000/min", "--rows", "3000",
+        home, "simulate", "--devices", "30", "--rate", "12000/min", "--rows", "3000",
         "--malformed-rate", "0.05", "--seed", "5", "--json",
     )  # fmt: skip
     assert sent.returncode == 0, sent.stderr
@@ -130,7 +144,7 @@ def test_every_message_is_trained_or_a_dead_letter_with_its_position(
 
 
 def test_a_poisoned_global_model_is_a_dead_letter_and_the_next_good_one_is_adopted(
-    job: str, cluster: Cluster, stack_home: Home, kafka_properties: dict[str, str]
+    job: str, cluster: Cluster, home: Home, kafka_properties: dict[str, str]
 ) -> None:
     poison = b'{"version": "seven"}'
     wrong_length = msgspec.json.encode(
@@ -145,7 +159,7 @@ def test_a_poisoned_global_model_is_a_dead_letter_and_the_next_good_one_is_adopt
     produce(kafka_properties, messages)
 
     def adopted() -> bool:
-        run_flead(stack_home, "simulate", "--devices", "5", "--rate", "6000/min", "--rows", "100")
+        run_flead(home, "simulate", "--devices", "5", "--rate", "6000/min", "--rows", "100")
         updates = values(kafka_properties, Topic.LOCAL_UPDATES)
         return any(update["base_version"] == 3 for update in updates)
 
@@ -162,15 +176,13 @@ def test_a_poisoned_global_model_is_a_dead_letter_and_the_next_good_one_is_adopt
 
 
 def test_open_windows_of_a_savepoint_close_though_no_row_comes(
-    job: str, cluster: Cluster, stack_home: Home, flink: str, kafka_properties: dict[str, str]
+    job: str, cluster: Cluster, home: Home, addresses: Addresses, kafka_properties: dict[str, str]
 ) -> None:
-    sent = run_flead(
-        stack_home, "simulate", "--devices", "30", "--rate", "30000/min", "--rows", "90"
-    )
+    sent = run_flead(home, "simulate", "--devices", "30", "--rate", "30000/min", "--rows", "90")
     assert sent.returncode == 0, sent.stderr
     topic = read_committed(kafka_properties, Topic.TELEMETRY, {}, ALL).records
     letters = values(kafka_properties, Topic.TELEMETRY_DLQ)
-    savepoint = FlinkClient(flink).stop_with_savepoint(job)
+    savepoint = FlinkClient(addresses.flink_url).stop_with_savepoint(job)
     before = rows_in_windows(kafka_properties)
     restored = cluster.submit(savepoint)
 

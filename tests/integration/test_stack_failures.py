@@ -1,7 +1,9 @@
 """What the embedded stack says when a server cannot start."""
 
 import json
+import os
 import socket
+import subprocess
 
 import pytest
 
@@ -40,6 +42,23 @@ def test_an_unknown_service_is_named_beside_the_known_ones(flead, make_home):
 
     assert started.returncode == 1
     assert "No service is called 'zookeeper'; there are kafka, postgres" in started.stderr
+
+
+def test_a_wrong_setting_is_one_line_before_any_server_starts(make_home):
+    home = make_home()
+
+    started = subprocess.run(
+        [home.python("tools"), "-m", "flead.cli", "up"],
+        env=os.environ | home.variables | {"FLEAD_ROUND_SECONDS": "often"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+    assert started.returncode == 1
+    said = "flead: a value is not valid: Expected `float`, got `str` - at `$.round_seconds`\n"
+    assert started.stderr == said
+    assert processes.belonging_to(home, "supervisord") == []
 
 
 def test_status_and_down_work_before_the_first_up(flead, make_home):

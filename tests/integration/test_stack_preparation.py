@@ -1,5 +1,6 @@
 """Environments and jars are installed once, checked, and taken up again after an interruption."""
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -7,7 +8,7 @@ import zipfile
 import pytest
 
 from flead.stack import beam_patch, jars
-from flead.stack.environments import BOOTSTRAP, prepare_environment
+from flead.stack.environments import BOOTSTRAP, PreparationError, prepare_environment
 from flead.stack.home import CHECKOUT, Home
 from flead.stack.service import StackError
 
@@ -44,6 +45,37 @@ def test_an_interrupted_preparation_is_taken_up_again(home):
 
     assert prepare_environment(home, BOOTSTRAP, lambda _line: None)
     assert (home.envs / BOOTSTRAP / "bin" / "uv").exists()
+
+
+def test_a_python_without_ensurepip_is_told_what_to_install(home, monkeypatch):
+    # The mark that a module cannot be imported, as in the python3 of Debian.
+    monkeypatch.setitem(sys.modules, "ensurepip", None)
+
+    with pytest.raises(PreparationError, match="apt install python3-venv.* and start again"):
+        prepare_environment(home, BOOTSTRAP, lambda _line: None)
+
+
+@pytest.mark.parametrize(
+    ("variables", "environments"),
+    [
+        ((), ".flead/envs"),
+        (("FLEAD_HOME=/home",), "/home/envs"),
+        (("FLEAD_HOME=/home", "FLEAD_ENVS=/envs"), "/envs"),
+    ],
+)
+def test_make_uses_the_environments_of_the_home(variables, environments):
+    inherited = {name: os.environ[name] for name in os.environ if not name.startswith("FLEAD_")}
+
+    planned = subprocess.run(
+        ["make", "--dry-run", "format", *variables],  # noqa: S607 - whichever make is installed
+        cwd=CHECKOUT,
+        env=inherited,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+    assert f"\n{environments}/tools/bin/ruff format\n" in planned.stdout
 
 
 def test_a_ready_checkout_starts_its_command_without_a_word_of_preparation():

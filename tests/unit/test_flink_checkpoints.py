@@ -4,9 +4,14 @@ import os
 
 import pytest
 
-from flead_airflow.flink.checkpoints import newest_retained_state
+from flead_airflow.flink.checkpoints import StateDirectories, newest_retained_state
+from flead_airflow.flink.errors import FlinkStateError
 
 JOB = "00000000000000000000000000000001"
+
+
+def newest(checkpoints, savepoints="/nowhere"):
+    return newest_retained_state(StateDirectories(str(checkpoints), str(savepoints)), JOB)
 
 
 def checkpoint(folder, number, job=JOB, complete=True):
@@ -19,28 +24,30 @@ def checkpoint(folder, number, job=JOB, complete=True):
 
 def test_the_newest_by_number_is_found(tmp_path):
     checkpoint(tmp_path, 9)
-    newest = checkpoint(tmp_path, 10)
+    tenth = checkpoint(tmp_path, 10)
 
-    assert newest_retained_state(tmp_path.as_uri(), None, JOB) == newest.as_uri()
-    assert newest_retained_state(str(tmp_path), None, JOB) == newest.as_uri()
+    assert newest(tmp_path.as_uri()) == tenth.as_uri()
+    assert newest(tmp_path) == tenth.as_uri()
 
 
 def test_one_without_metadata_was_never_completed(tmp_path):
     complete = checkpoint(tmp_path, 4)
     checkpoint(tmp_path, 5, complete=False)
 
-    assert newest_retained_state(tmp_path.as_uri(), None, JOB) == complete.as_uri()
+    assert newest(tmp_path) == complete.as_uri()
 
 
 def test_those_of_other_jobs_and_other_folders_do_not_count(tmp_path):
     checkpoint(tmp_path, 4, job="00000000000000000000000000000002")
     (tmp_path / JOB / "shared").mkdir(parents=True)
 
-    assert newest_retained_state(tmp_path.as_uri(), None, JOB) is None
+    assert newest(tmp_path) is None
 
 
-@pytest.mark.parametrize(("taken_at", "newest"), [(1_000, "chk-3"), (3_000, "savepoint-000000-a")])
-def test_a_savepoint_counts_when_it_is_newer_than_the_checkpoints(tmp_path, taken_at, newest):
+@pytest.mark.parametrize(
+    ("taken_at", "expected"), [(1_000, "chk-3"), (3_000, "savepoint-000000-a")]
+)
+def test_a_savepoint_counts_when_it_is_newer_than_the_checkpoints(tmp_path, taken_at, expected):
     retained = checkpoint(tmp_path / "checkpoints", 3)
     savepoint = tmp_path / "savepoints" / "savepoint-000000-a"
     savepoint.mkdir(parents=True)
@@ -49,17 +56,42 @@ def test_a_savepoint_counts_when_it_is_newer_than_the_checkpoints(tmp_path, take
     os.utime(savepoint / "_metadata", (taken_at, taken_at))
     (tmp_path / "savepoints" / "savepoint-000000-b").mkdir()
 
-    directories = (str(tmp_path / "checkpoints"), str(tmp_path / "savepoints"))
-    assert newest_retained_state(*directories, JOB).endswith(f"/{newest}")
+    found = newest(tmp_path / "checkpoints", tmp_path / "savepoints")
+    assert found.endswith(f"/{expected}")
 
 
 def test_a_folder_with_blanks_in_its_name_is_read(tmp_path):
     folder = tmp_path / "check points"
     path = checkpoint(folder, 1)
 
-    assert newest_retained_state(folder.as_uri(), None, JOB) == path.as_uri()
+    assert newest(folder.as_uri()) == path.as_uri()
 
 
-def test_another_file_system_is_refused_by_name():
-    with pytest.raises(ValueError, match="s3://bucket/checkpoints"):
-        newest_retained_state("s3://bucket/checkpoints", None, JOB)
+@pytest.mark.parametrize(
+    ("directories", "setting"),
+    [
+        (("s3://bucket/c", "/nowhere"), r"checkpointing\.dir` is s3://bucket/c"),
+        (("/nowhere", "hdfs:///s"), r"checkpointing\.savepoint-dir` is hdfs:///s"),
+    ],
+)
+def test_another_file_system_is_refused_by_the_name_of_the_setting(directories, setting):
+    with pytest.raises(FlinkStateError, match=setting):
+        newest(*directories)
+
+
+def test_directories_are_read_under_their_names_of_today_and_of_before():
+    assert StateDirectories.of(
+        {"execution.checkpointing.dir": "s3://c", "state.savepoints.dir": "s3://s"}
+    ) == StateDirectories("s3://c", "s3://s")
+
+
+@pytest.mark.parametrize(
+    ("configuration", "missing"),
+    [
+        ({}, r"`execution\.checkpointing\.dir`"),
+        ({"execution.checkpointing.dir": "/c"}, r"`execution\.checkpointing\.savepoint-dir`"),
+    ],
+)
+def test_a_directory_that_is_not_set_is_named(configuration, missing):
+    with pytest.raises(FlinkStateError, match=missing):
+        StateDirectories.of(configuration)

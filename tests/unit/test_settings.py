@@ -1,5 +1,7 @@
 """Settings come from the environment and are checked there."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -17,6 +19,15 @@ def test_variables_of_the_environment_set_what_they_name() -> None:
     )
 
     assert settings == Settings(round_seconds=2.5, max_staleness=3, global_models_dir="elsewhere")
+
+
+def test_the_training_script_is_that_of_the_checkout_unless_the_cluster_has_another() -> None:
+    default = Path(Settings.from_environment({}).training_script)
+
+    assert default == Path(__file__).parents[2] / "jobs" / "flink" / "local_training.py"
+    assert default.is_file()
+    elsewhere = Settings.from_environment({"FLEAD_TRAINING_SCRIPT": "/opt/flead/job.py"})
+    assert elsewhere.training_script == "/opt/flead/job.py"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Ports, secrets and addresses are chosen once."""
 
+import json
 import stat
 
 import pytest
@@ -8,6 +9,7 @@ from flead.stack.addresses import Addresses
 from flead.stack.credentials import Credentials
 from flead.stack.home import CHECKOUT, Home
 from flead.stack.ports import CANDIDATES, Ports
+from flead.stack.service import StackError
 
 
 @pytest.fixture
@@ -41,6 +43,37 @@ def test_secrets_are_kept_in_a_file_that_only_its_user_can_read(home):
 
     assert stat.S_IMODE(home.secrets_file.stat().st_mode) == 0o600
     assert Credentials.of(home) == credentials
+
+
+@pytest.mark.parametrize("kind", [Credentials, Ports])
+def test_a_field_of_a_later_version_is_added_once_and_the_others_stay(home, kind):
+    file = {Credentials: home.secrets_file, Ports: home.ports_file}[kind]
+    before = kind.of(home)
+    stored = json.loads(file.read_text())
+    removed = kind.__struct_fields__[-1]
+    del stored[removed]
+    file.write_text(json.dumps(stored | {"of_another_version": 1}))
+    mode = stat.S_IMODE(file.stat().st_mode)
+
+    completed = kind.of(home)
+
+    assert kind.of(home) == completed
+    kept = [name for name in kind.__struct_fields__ if name != removed]
+    assert [getattr(completed, name) for name in kept] == [getattr(before, name) for name in kept]
+    values = [getattr(completed, name) for name in kind.__struct_fields__]
+    assert len(set(values)) == len(values)
+    added = {removed: getattr(completed, removed)}
+    assert json.loads(file.read_text()) == stored | {"of_another_version": 1} | added
+    assert stat.S_IMODE(file.stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("content", ['{"kafka": "many"}', "[]", "{"])
+def test_an_edited_file_that_is_not_usable_is_named(home, content):
+    Ports.of(home)
+    home.ports_file.write_text(content)
+
+    with pytest.raises(StackError, match=f"{home.ports_file} is not usable: .*; correct it"):
+        Ports.of(home)
 
 
 def test_two_homes_share_no_secret(tmp_path):

@@ -130,6 +130,16 @@ def test_a_zombie_counts_as_gone(home, spawn):
     assert not processes.Record.read(home, "server").is_alive()
 
 
+def test_the_end_has_a_deadline_and_what_outlives_it_still_belongs(home, spawn, monkeypatch):
+    process = spawn(SLEEP)
+    record(home, process)
+    # As with a process that waits for its disk: no time is enough.
+    monkeypatch.setattr(processes, "KILL_SECONDS", 0)
+
+    assert processes.end(home, "server") == 0
+    assert ids(home) == {process.pid}
+
+
 def test_a_living_leader_is_asked_to_stop_before_it_is_killed(home, spawn, tmp_path):
     polite = (
         "import pathlib, signal, sys, time\n"

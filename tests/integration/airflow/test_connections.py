@@ -75,10 +75,35 @@ def test_a_kafka_connection_without_brokers_is_refused_by_name():
         kafka_properties(connection(conn_type="kafka"))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sasl.jaas.config",
+        "ssl.keystore.password",
+        "ssl.key.password",
+        "ssl.truststore.password",
+        "ssl.keystore.key",
+        "sasl.oauthbearer.client.credentials.client.secret",
+    ],
+)
+def test_a_secret_for_flinks_kafka_clients_is_refused_by_name_and_not_shown(name):
+    extra = {"kafka": {"security.protocol": "SASL_SSL", name: "hunter2"}}
+
+    with pytest.raises(
+        ValueError, match=f"flead_test has {name} under `kafka`.*cluster"
+    ) as refusal:
+        flink_kafka_properties(connection(conn_type="http", extra=extra))
+
+    assert "hunter2" not in str(refusal.value)
+
+
 def test_properties_of_flinks_own_kafka_clients_come_with_the_flink_connection():
-    extra = {"python_jar": "/opt/flink-python.jar", "kafka": {"security.protocol": "SASL_SSL"}}
+    security = {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "ssl.truststore.location": "/etc/kafka/ca.pem",
+    }
+    extra = {"python_jar": "/opt/flink-python.jar", "kafka": security}
 
-    properties = flink_kafka_properties(connection(conn_type="http", extra=extra))
-
-    assert properties == {"security.protocol": "SASL_SSL"}
+    assert flink_kafka_properties(connection(conn_type="http", extra=extra)) == security
     assert flink_kafka_properties(connection(conn_type="http")) == {}

@@ -1,5 +1,7 @@
 """Each shipped DAG run from its first task to its last, against real servers."""
 
+import base64
+
 import msgspec
 import pytest
 from airflow.dag_processing.bundles.manager import DagBundlesManager
@@ -12,6 +14,7 @@ from sqlalchemy import select
 from flead.contracts.deployment import TrainingDeployment
 from flead.contracts.messages import (
     ClosedBy,
+    DeadLetter,
     GlobalModel,
     LabelSource,
     LocalUpdate,
@@ -44,11 +47,9 @@ def run_dag(checkout):
     db.initdb()
     DagBundlesManager().sync_bundles_to_db()
 
-    def run(dag_id, script=None, **conf):
+    def run(dag_id, **conf):
         # Airflow keeps the Params of a test run in the DAG object: each run has one of its own.
         dag = DagBag(str(checkout / "dags" / f"{dag_id}.py")).dags[dag_id]
-        if script:
-            dag.get_task("submit").script = str(script)
         return dag.test(run_conf=conf)
 
     return run
@@ -126,7 +127,7 @@ class TestDeployTraining:
         [first] = attempts(database_url)
         assert (first.status, first.restored_from) == (AttemptStatus.ACTIVE, None)
         assert flink_hook.job(first.job_id).runs_every_vertex
-        assert newest_message(kafka, Topic.CONTROL, TrainingControl).revision == 0
+        assert newest_message(kafka, Topic.CONTROL, TrainingControl).revision == 1
 
         second_run = run_dag("deploy_training", learning_rate=0.25)
 
@@ -137,7 +138,7 @@ class TestDeployTraining:
         restored = flink_hook.checkpoints(second.job_id).latest.restored
         assert restored.external_path == first.savepoint_path
         control = newest_message(kafka, Topic.CONTROL, TrainingControl)
-        assert control.hyperparameters.learning_rate == 0.25
+        assert (control.revision, control.hyperparameters.learning_rate) == (2, 0.25)
         running = [job.jid for job in flink_hook.jobs() if not job.state.ended]
         assert running == [second.job_id]
 
@@ -158,12 +159,14 @@ class TestDeployTraining:
         assert f"/{first.job_id}/chk-" in second.restored_from
 
     def test_of_a_job_whose_script_raises_records_the_traceback(
-        self, run_dag, flink_hook, database_url, tmp_path
+        self, run_dag, flink_hook, database_url, tmp_path, monkeypatch
     ):
         script = tmp_path / "raises.py"
         script.write_text("raise ValueError('the set is empty')\n")
 
-        run = run_dag("deploy_training", script)
+        monkeypatch.setenv("FLEAD_TRAINING_SCRIPT", str(script))
+
+        run = run_dag("deploy_training")
 
         assert run.state == "failed"
         assert states(run)["record_failure"] == "success"
@@ -201,6 +204,21 @@ class TestAggregationRound:
         with create_session() as session:
             [event] = session.scalars(select(AssetEvent))
         assert event.extra == {"version": 1}
+
+    def test_of_nothing_but_bad_messages_publishes_their_dead_letters_and_no_version(
+        self, run_dag, database_url, kafka
+    ):
+        with connect(database_url) as connection, connection.cursor() as cursor:
+            deployments.open_attempt(cursor, "a", TRAINING)
+        message = OutgoingMessage(Topic.LOCAL_UPDATES.value, b"a", b"{no json")
+        produce({"bootstrap.servers": kafka}, [message] * 2)
+
+        run = run_dag("aggregation_round")
+
+        assert run.state == "success"
+        assert states(run)["publish"] == "skipped"
+        letter = newest_message(kafka, Topic.LOCAL_UPDATES_DLQ, DeadLetter)
+        assert letter.value_prefix == base64.b64encode(b"{no json").decode()
 
     def test_ends_as_skipped_when_no_update_comes(self, run_dag):
         run = run_dag("aggregation_round")

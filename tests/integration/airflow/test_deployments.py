@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 import uuid
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,11 +12,10 @@ import pytest
 
 from flead.contracts.deployment import TrainingDeployment
 from flead.contracts.messages import Hyperparameters, TrainingControl
-from flead.storage import deployments, outbox
+from flead.storage import control, deployments, outbox
 from flead.storage.connection import connect
 from flead.storage.deployments import AttemptStatus
 from flead.storage.migrations import migrate
-from flead.storage.outbox import OutboxMessage
 from flead_airflow.connections import Servers
 from flead_airflow.deployments import (
     find_running_job,
@@ -24,6 +24,7 @@ from flead_airflow.deployments import (
     record_active,
     record_failure,
 )
+from flead_airflow.flink.errors import FlinkStateError
 from flead_airflow.flink.hook import FlinkRestHook
 
 pytestmark = pytest.mark.servers
@@ -115,6 +116,13 @@ def attempts(servers):
         return deployments.newest_attempts(cursor)
 
 
+def queued_controls(servers):
+    with connect(servers.database_url) as connection, connection.cursor() as cursor:
+        queued = [ready.message for ready in outbox.next_ready(cursor, 10)]
+    assert {(message.topic, message.key) for message in queued} <= {("training-control", "control")}
+    return [msgspec.json.decode(message.value, type=TrainingControl) for message in queued]
+
+
 def suspend(servers, job_id, savepoint):
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
         deployments.mark_suspended(cursor, job_id, "down", savepoint)
@@ -144,7 +152,7 @@ class TestNewDeployment:
 
     def test_continues_from_the_savepoint_of_the_job_that_it_replaces(self, servers, deploy):
         first = deploy("a")
-        record_active(servers.database_url, first.job_id, resumed=False)
+        record_active(servers.database_url, first.job_id)
 
         second = deploy("b", stopped_job=first.job_id, savepoint=SAVEPOINT, learning_rate=0.5)
 
@@ -158,7 +166,7 @@ class TestNewDeployment:
         self, servers, deploy, retain
     ):
         first = deploy("a")
-        record_active(servers.database_url, first.job_id, resumed=False)
+        record_active(servers.database_url, first.job_id)
         retain(first.job_id, 7)
         newest = retain(first.job_id, 12)
 
@@ -170,22 +178,22 @@ class TestNewDeployment:
 
         assert deploy("c").savepoint_path == SAVEPOINT
 
-    def test_passes_over_a_failed_attempt_that_got_nowhere(self, servers, deploy):
+    def test_passes_over_a_failed_attempt_that_got_nowhere(self, servers, flink_hook, deploy):
         first = deploy("a")
         failed = deploy(
             "b", stopped_job=first.job_id, savepoint=SAVEPOINT, features=["no such feature"]
         )
-        record_failure(servers.database_url, failed.job_id, "the script raised")
+        record_failure(servers.database_url, flink_hook, failed.job_id, "the script raised")
 
         assert deploy("c").savepoint_path == SAVEPOINT
 
     def test_continues_from_a_failed_attempt_that_completed_a_checkpoint(
-        self, servers, deploy, retain
+        self, servers, flink_hook, deploy, retain
     ):
         first = deploy("a")
         failed = deploy("b", stopped_job=first.job_id, savepoint=SAVEPOINT)
         checkpoint = retain(failed.job_id, 3)
-        record_failure(servers.database_url, failed.job_id, "too late")
+        record_failure(servers.database_url, flink_hook, failed.job_id, "too late")
 
         assert deploy("c").savepoint_path == checkpoint
 
@@ -207,6 +215,94 @@ class TestNewDeployment:
         with pytest.raises(msgspec.ValidationError, match="learning_rate"):
             deploy("a", learning_rate=-1)
 
+    def test_queues_its_hyperparameters_under_the_next_revision_with_the_attempt(
+        self, servers, deploy
+    ):
+        first = deploy("a")
+        deploy("a")
+        assert queued_controls(servers) == [TrainingControl(1, CONFIGURATION.hyperparameters)]
+        with connect(servers.database_url) as connection, connection.cursor() as cursor:
+            tuned = control.queue_hyperparameters(cursor, Hyperparameters(learning_rate=0.75))
+
+        deploy("b", stopped_job=first.job_id, savepoint=SAVEPOINT, learning_rate=0.5)
+
+        assert queued_controls(servers)[1:] == [
+            tuned,
+            TrainingControl(
+                3, msgspec.structs.replace(CONFIGURATION.hyperparameters, learning_rate=0.5)
+            ),
+        ]
+
+
+class TestCheckBeforeTheStop:
+    @pytest.fixture
+    def running(self, servers, flink_hook, deploy, tiny_job):
+        job_id = deploy("a").job_id
+        flink_hook.run_python_job(job_id, tiny_job)
+        record_active(servers.database_url, job_id)
+        deadline = time.monotonic() + 60
+        while not flink_hook.checkpoints(job_id).latest.completed:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        return job_id
+
+    @pytest.fixture
+    def configure(self, flink_hook, monkeypatch):
+        """Let the cluster report other settings than it has."""
+        real = flink_hook.configuration()
+
+        def report(changes):
+            settings = {name: value for name, value in (real | changes).items() if value}
+            monkeypatch.setattr(flink_hook, "configuration", lambda: settings)
+
+        return report
+
+    def test_finds_the_job_to_replace(self, servers, flink_hook, running):
+        assert find_running_job(servers, flink_hook, PARAMS) == running
+
+    def test_names_the_setting_that_the_cluster_lacks(
+        self, servers, flink_hook, running, configure
+    ):
+        configure({"execution.checkpointing.dir": None})
+        for fresh in (False, True):
+            with pytest.raises(FlinkStateError, match=r"`execution\.checkpointing\.dir`"):
+                find_running_job(servers, flink_hook, PARAMS | {"fresh": fresh})
+
+    def test_refuses_a_bad_param_by_name(self, servers, flink_hook, running):
+        with pytest.raises(msgspec.ValidationError, match="learning_rate"):
+            find_running_job(servers, flink_hook, PARAMS | {"learning_rate": -1})
+
+    def test_needs_no_files_of_a_job_that_flink_knows(
+        self, servers, flink_hook, running, configure, deploy
+    ):
+        configure({"execution.checkpointing.dir": "s3://bucket/checkpoints"})
+        assert find_running_job(servers, flink_hook, PARAMS) == running
+        flink_hook.cancel(running)
+
+        second = deploy("b", stopped_job=running)
+
+        assert f"/{running}/chk-" in second.savepoint_path
+        assert attempts(servers)[1].savepoint_path == second.savepoint_path
+
+    def test_refuses_to_guess_about_a_job_that_flink_has_forgotten(
+        self, servers, flink_hook, configure, deploy
+    ):
+        record_active(servers.database_url, deploy("a").job_id)
+        configure({"execution.checkpointing.dir": "s3://bucket/checkpoints"})
+
+        with pytest.raises(FlinkStateError, match=r"s3://bucket/checkpoints.*fresh"):
+            find_running_job(servers, flink_hook, PARAMS)
+        assert find_running_job(servers, flink_hook, PARAMS | {"fresh": True}) is None
+
+    def test_passes_over_a_failed_attempt_that_flink_never_knew(
+        self, servers, flink_hook, running, configure, deploy
+    ):
+        configure({"execution.checkpointing.dir": "s3://bucket/checkpoints"})
+        failed = deploy("b", stopped_job=running, savepoint=SAVEPOINT)
+        record_failure(servers.database_url, flink_hook, failed.job_id, "the script raised")
+
+        assert deploy("c").savepoint_path == SAVEPOINT
+
 
 class TestResumedDeployment:
     def test_is_none_when_nothing_was_deployed_or_it_was_stopped_for_good(
@@ -222,7 +318,7 @@ class TestResumedDeployment:
         self, servers, flink_hook, deploy
     ):
         first = deploy("a")
-        record_active(servers.database_url, first.job_id, resumed=False)
+        record_active(servers.database_url, first.job_id)
         suspend(servers, first.job_id, SAVEPOINT)
 
         resumed = open_resumed(servers, flink_hook)
@@ -231,12 +327,13 @@ class TestResumedDeployment:
         assert resumed.arguments == first.arguments
         assert resumed.job_id != first.job_id
         assert open_resumed(servers, flink_hook) == resumed
+        assert [control.revision for control in queued_controls(servers)] == [1]
 
     def test_continues_a_job_that_was_killed_from_its_newest_checkpoint_under_a_new_id(
         self, servers, flink_hook, deploy, retain
     ):
         first = deploy("a")
-        record_active(servers.database_url, first.job_id, resumed=False)
+        record_active(servers.database_url, first.job_id)
         checkpoint = retain(first.job_id, 5)
 
         resumed = open_resumed(servers, flink_hook)
@@ -258,14 +355,13 @@ class TestResumedDeployment:
         first = deploy("a")
         flink_hook.run_python_job(first.job_id, tiny_job)
 
-        assert find_running_job(servers.database_url, flink_hook) == first.job_id
         assert open_resumed(servers, flink_hook) == first
 
     def test_can_be_tried_again_after_it_failed(self, servers, flink_hook, deploy):
         first = deploy("a")
         suspend(servers, first.job_id, SAVEPOINT)
         failed = open_resumed(servers, flink_hook)
-        record_failure(servers.database_url, failed.job_id, "too few slots")
+        record_failure(servers.database_url, flink_hook, failed.job_id, "too few slots")
 
         again = open_resumed(servers, flink_hook)
 
@@ -274,23 +370,9 @@ class TestResumedDeployment:
 
 
 class TestRecord:
-    def test_of_a_started_job_queues_its_hyperparameters_for_the_fleet(self, servers, deploy):
-        record_active(servers.database_url, deploy("a").job_id, resumed=False)
-
-        with connect(servers.database_url) as connection, connection.cursor() as cursor:
-            [queued] = outbox.next_ready(cursor, 10)
-        control = TrainingControl(revision=0, hyperparameters=CONFIGURATION.hyperparameters)
-        expected = msgspec.json.encode(control).decode()
-        assert queued.message == OutboxMessage("training-control", "control", expected)
-
-    def test_of_a_resumed_job_leaves_what_the_fleet_trains_with(self, servers, deploy):
-        record_active(servers.database_url, deploy("a").job_id, resumed=True)
-
-        with connect(servers.database_url) as connection, connection.cursor() as cursor:
-            assert outbox.next_ready(cursor, 10) == []
-
-    def test_of_a_failure_keeps_the_reason(self, servers, deploy):
-        record_failure(servers.database_url, deploy("a").job_id, "ValueError: no such feature")
+    def test_of_a_failure_keeps_the_reason(self, servers, flink_hook, deploy):
+        job_id = deploy("a").job_id
+        record_failure(servers.database_url, flink_hook, job_id, "ValueError: no such feature")
 
         [attempt] = attempts(servers)
         assert (attempt.status, attempt.reason) == (
@@ -302,4 +384,4 @@ class TestRecord:
 def test_without_a_running_job_there_is_none_to_replace(servers, flink_hook, deploy):
     deploy("a")
 
-    assert find_running_job(servers.database_url, flink_hook) is None
+    assert find_running_job(servers, flink_hook, PARAMS) is None

@@ -9,7 +9,10 @@ from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
 from flead.contracts.topics import LAYOUTS, Topic
 from flead.messaging.producing import OutgoingMessage, produce
+from flead.messaging.reading import TopicRewoundError
 from flead.messaging.topics import create_topics
+from flead.rounds.opening import CONSUMER, TOPIC
+from flead.storage import offsets
 from flead.storage.connection import connect
 from flead.storage.migrations import migrate
 from flead_airflow.rounds import AggregationReadyTrigger, WaitForUpdatesOperator
@@ -98,6 +101,19 @@ def test_a_server_that_does_not_answer_is_an_error_at_the_deadline(monkeypatch):
 
     with pytest.raises(Exception, match="Connection refused"):
         outcome(1)
+
+
+def test_a_topic_that_was_rewound_is_an_error_at_once(database_url):
+    with connect(database_url) as connection, connection.cursor() as cursor:
+        offsets.store_next_offsets(cursor, CONSUMER, TOPIC, {0: 1_000_000_000})
+
+    before = time.monotonic()
+    with pytest.raises(TopicRewoundError, match="but was read up to 1000000000"):
+        outcome(600)
+    with pytest.raises(TopicRewoundError):
+        WaitForUpdatesOperator(task_id="wait").execute({})
+
+    assert time.monotonic() - before < 30
 
 
 def test_the_event_loop_is_not_blocked(kafka):

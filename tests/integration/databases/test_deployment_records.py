@@ -25,8 +25,9 @@ def test_an_attempt_is_stored_before_its_job_runs_and_taken_up_again(cursor):
 
 def test_a_failed_attempt_is_followed_by_another_job(cursor):
     first = deployments.open_attempt(cursor, "d", CONFIGURATION)
-    failed = deployments.mark_failed(cursor, first.job_id, "no slots")
+    failed = deployments.mark_failed(cursor, first.job_id, "no slots", "file:///chk-1")
     assert (failed.status, failed.reason) == (AttemptStatus.FAILED, "no slots")
+    assert failed.savepoint_path == "file:///chk-1"
     second = deployments.open_attempt(cursor, "d", CONFIGURATION, "file:///savepoint")
     assert (second.attempt, second.restored_from) == (2, "file:///savepoint")
     assert second.job_id != first.job_id
@@ -45,6 +46,20 @@ def test_the_active_job_supersedes_the_one_before(cursor):
     assert deployments.current_features(cursor) == ["z"]
     with pytest.raises(AttemptStateError, match="is superseded"):
         deployments.mark_active(cursor, first.job_id)
+
+
+def test_the_features_in_training_are_those_of_a_suspended_job_until_another_starts(cursor):
+    job = deployments.open_attempt(cursor, "d", CONFIGURATION).job_id
+    deployments.mark_active(cursor, job)
+    deployments.mark_suspended(cursor, job, "flead down", "file:///s1")
+    assert deployments.current_features(cursor) == ["x", "y"]
+    other = msgspec.structs.replace(CONFIGURATION, features=["z"])
+    starting = deployments.open_attempt(cursor, "e", other)
+    assert deployments.current_features(cursor) == ["z"]
+    deployments.mark_failed(cursor, starting.job_id, "no slots")
+    assert deployments.current_features(cursor) == ["x", "y"]
+    deployments.mark_stopped(cursor, job, "by hand", "file:///s2")
+    assert deployments.current_features(cursor) is None
 
 
 def test_a_suspended_job_is_resumed_and_a_stopped_one_is_not(cursor):

@@ -9,8 +9,15 @@ import msgspec
 import psycopg2
 import pytest
 
-from flead.contracts.messages import GlobalModel, LocalUpdate, Metrics, Moments
-from flead.storage import models, offsets, outbox, rounds, updates
+from flead.contracts.messages import (
+    GlobalModel,
+    Hyperparameters,
+    LocalUpdate,
+    Metrics,
+    Moments,
+    TrainingControl,
+)
+from flead.storage import control, models, offsets, outbox, rounds, updates
 from flead.storage.connection import connect
 from flead.storage.copying import Jsonb, copy_rows
 from flead.storage.models import HeadMovedError, StoredModel
@@ -175,6 +182,16 @@ class TestUpdates:
         ]
         assert updates.insert_updates(cursor, 1, read) == 2
         assert updates.updates_of_round(cursor, 1) == read[::-1]
+
+    def test_moments_are_an_object_that_keeps_every_double(self, cursor):
+        values = [5e-324, 1.7976931348623157e308, 0.1 + 0.2, 1e22, 2.0**53, -2 / 3]
+        moments = Moments(count=values, mean=values[::-1], m2=[])
+        open_round(cursor)
+        updates.insert_updates(cursor, 1, [read_update(0, 1, moments=moments)])
+        cursor.execute("SELECT moments FROM local_models")
+        [(document,)] = cursor.fetchall()
+        assert document == {"count": values, "mean": values[::-1], "m2": []}
+        assert updates.updates_of_round(cursor, 1)[0].update.moments == moments
 
     def test_the_order_is_that_of_partition_and_offset(self, cursor):
         open_round(cursor)
@@ -358,6 +375,23 @@ class TestModels:
         assert [s.model.version for s in models.newest_promoted(cursor, "s", 2, 5)] == [1]
         assert models.newest_promoted(cursor, "t", 3, 5) == []
         assert models.rolled_back_versions(cursor, "s") == {2}
+
+
+class TestControl:
+    def test_a_revision_is_one_above_the_highest_that_was_ever_queued(self, cursor):
+        hyperparameters = Hyperparameters(learning_rate=0.25)
+        outbox.add(cursor, [OutboxMessage("other", "control", '{"revision": 40}')])
+        first = control.queue_hyperparameters(cursor, hyperparameters)
+        [_, queued] = outbox.next_ready(cursor, 10)
+        assert first == TrainingControl(revision=1, hyperparameters=hyperparameters)
+        assert queued.message == OutboxMessage(
+            "training-control", "control", msgspec.json.encode(first).decode()
+        )
+
+        outbox.mark_published(cursor, [queued.id])
+        tried = OutboxMessage("training-control", "control", '{"revision": 8}')
+        outbox.add(cursor, [tried], OutboxState.HELD)
+        assert control.queue_hyperparameters(cursor, hyperparameters).revision == 9
 
 
 class TestOutbox:

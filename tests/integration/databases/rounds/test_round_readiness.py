@@ -10,7 +10,8 @@ from confluent_kafka import Producer
 
 from flead.contracts.topics import Topic
 from flead.rounds.aggregation import aggregate
-from flead.rounds.readiness import earliest_round_time, pending_updates, round_is_due
+from flead.rounds.lineage import NothingDeployedError
+from flead.rounds.readiness import pending_updates, round_is_due
 
 pytestmark = pytest.mark.servers
 
@@ -58,7 +59,6 @@ def test_pending_updates_are_messages_beyond_the_stored_offsets_and_no_markers(
 
 def test_the_first_round_waits_for_its_minimum_of_updates(federation, make_update, due):
     now = federation.query("SELECT now()")[0][0]
-    assert earliest_round_time(federation.database_url, federation.settings) is None
     send(federation, make_update, 2)
     assert not due(now)
     send(federation, make_update, 1)
@@ -70,20 +70,21 @@ def test_rounds_start_at_least_round_seconds_apart(federation, make_update, due)
     opened = federation.open()
     aggregate(federation.database_url, federation.settings, opened.number)
     earliest = opened.opened_at + timedelta(seconds=60)
-    assert earliest_round_time(federation.database_url, federation.settings) == earliest
     assert not due(earliest)
     send(federation, make_update, 3)
     assert not due(earliest - timedelta(microseconds=1))
     assert due(earliest)
 
 
-def test_an_unfinished_round_is_due_without_updates_and_backs_off(federation, make_update, due):
+def test_a_round_that_fails_in_run_after_run_waits_longer_each_time(federation, make_update, due):
+    federation.query("DELETE FROM training_deployments RETURNING id")
     send(federation, make_update, 1)
-    waits = []
-    for _ in range(4):
-        attempt = federation.open()
-        earliest = earliest_round_time(federation.database_url, federation.settings)
+    for run, seconds in enumerate([60, 120, 200, 200]):
+        attempt = federation.open(dag_run_id=f"run {run}")
+        for _ in range(2):  # a task is retried within its run
+            with pytest.raises(NothingDeployedError):
+                aggregate(federation.database_url, federation.settings, attempt.number)
+        assert (attempt.number, attempt.attempts) == (1, run + 1)
+        earliest = attempt.attempted_at + timedelta(seconds=seconds)
         assert not due(earliest - timedelta(microseconds=1))
         assert due(earliest)
-        waits.append((earliest - attempt.attempted_at).total_seconds())
-    assert waits == [60, 120, 200, 200]

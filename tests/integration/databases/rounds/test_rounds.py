@@ -281,6 +281,19 @@ class TestAggregation:
         federation.query("DELETE FROM training_deployments RETURNING id")
         assert federation.run_round(make_update("a", B, base=1)).version == 2
 
+    def test_a_suspended_deployment_says_what_is_aggregated_until_it_is_resumed(
+        self, federation, make_update
+    ):
+        federation.run_round(make_update("a", A))
+        federation.deploy(["y"])
+        federation.run_round(make_update("a", C, features=["y"]))
+        federation.deploy(["x"])
+        federation.query(
+            "UPDATE training_deployments SET status = 'suspended' WHERE status = 'active'"
+            " RETURNING id"
+        )
+        assert federation.run_round(make_update("a", B, base=1)).version == 3
+
     def test_without_deployment_and_model_the_round_waits(self, federation, make_update):
         federation.query("DELETE FROM training_deployments RETURNING id")
         federation.send(make_update("a", A))
