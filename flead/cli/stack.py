@@ -160,8 +160,8 @@ def show_addresses(home: Home) -> None:
     running = {found.name for found in stack_status(home).services if found.state == "running"}
     lines = {
         "airflow-api-server": (
-            f"Airflow     {addresses.airflow_url}   login {addresses.airflow_user}, "
-            f"password {addresses.airflow_password}"
+            f"Airflow     {addresses.airflow_url}\n"
+            f"            login {addresses.airflow_user}, password {addresses.airflow_password}"
         ),
         "flink-jobmanager": f"Flink       {addresses.flink_url}",
         "kafka": f"Kafka       {addresses.kafka_bootstrap}",

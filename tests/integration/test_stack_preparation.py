@@ -51,7 +51,7 @@ def test_a_python_without_ensurepip_is_told_what_to_install(home, monkeypatch):
     # The mark that a module cannot be imported, as in the python3 of Debian.
     monkeypatch.setitem(sys.modules, "ensurepip", None)
 
-    with pytest.raises(PreparationError, match="apt install python3-venv.* and start again"):
+    with pytest.raises(PreparationError, match=r"apt install python3-venv.* and start again"):
         prepare_environment(home, BOOTSTRAP, lambda _line: None)
 
 
