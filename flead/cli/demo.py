@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flead.cli.simulate import rate_per_minute
-from flead.cli.stack import Json
+from flead.cli.stack import Json, duration
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -131,18 +131,23 @@ def summary(progress: "Progress") -> str:
 
 def render(progress: "Progress", before: "Progress | None") -> "Group":
     """Draw the live table: what flows, and the newest versions with their measured figures."""
+    from rich import box
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     elapsed = progress.seconds - before.seconds if before else 0.0
     speed = (progress.rows - before.rows) / elapsed if before and elapsed else 0.0
+    # Each line fits a terminal of 80 columns.
     flow = Text(
-        f"{progress.devices:,} devices  {progress.rows:,} rows  {speed:,.0f} rows/s  "
-        f"{progress.local_updates:,} updates  lag {progress.consumer_lag_rows_end:,} rows  "
-        f"{progress.checkpoints_completed} checkpoints  {progress.peak_memory_mb:,.0f} MB"
+        f"{duration(progress.seconds)}  {progress.rows:,} rows, {speed:,.0f}/s, "
+        f"{progress.consumer_lag_rows_end:,} not yet read\n"
+        f"         {progress.local_updates:,} updates of {progress.devices:,} devices, "
+        f"{progress.checkpoints_completed} checkpoints, {progress.peak_memory_mb:,.0f} MB"
     )
-    table = Table("version", "updates", "devices", "accuracy", "log loss", "scored on")
+    table = Table(
+        "version", "updates", "devices", "accuracy", "log loss", "scored on", box=box.SIMPLE_HEAD
+    )
     for column in table.columns:
         column.justify = "right"
     for made in progress.versions[-SHOWN_VERSIONS:]:

@@ -27,9 +27,18 @@ def stack_progress() -> Iterator[Report]:
                 else:
                     awaited.pop(progress.subject, None)
                     console.print(_line(progress), soft_wrap=True)
-                spinner.update(", ".join(f"{state} {name}" for name, state in awaited.items()))
+                spinner.update(_awaited(awaited))
 
         yield report
+
+
+def _awaited(states: dict[str, str]) -> str:
+    """Return what is awaited, with each state once: `starting a, b; stopping c`."""
+    by_state = {
+        state: [name for name, other in states.items() if other == state]
+        for state in sorted(set(states.values()))
+    }
+    return "; ".join(f"{state} {', '.join(names)}" for state, names in by_state.items())
 
 
 def _line(progress: Progress) -> str:

@@ -87,11 +87,10 @@ def simulate(
     """
     per_minute, factor = rate_per_minute(rate), speed_factor(speed)
     import msgspec
-    from confluent_kafka import KafkaException
 
     from flead.fleet.simulator import Simulator
-    from flead.fleet.streaming import Sent, Stream, StreamingError, limit
-    from flead.messaging.topics import TopicLayoutError, create_topics
+    from flead.fleet.streaming import Sent, Stream, limit
+    from flead.messaging.topics import create_topics
     from flead.stack.addresses import Addresses
     from flead.stack.home import Home
 
@@ -127,10 +126,8 @@ def simulate(
     try:
         create_topics(properties)
         sent = stream.run(limit(simulator.batches(), rows, duration))
-    except (StreamingError, TopicLayoutError, KafkaException) as error:
-        sys.stderr.write(f"\nflead: {error}\n")
-        raise typer.Exit(1) from None
-    sys.stderr.write("\n")
+    finally:
+        sys.stderr.write("\n")
     if json:
         sys.stdout.write(msgspec.json.encode(sent).decode() + "\n")
     if stopped_by and (rows is not None or duration is not None):

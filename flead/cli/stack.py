@@ -99,7 +99,7 @@ def status(json: Json = False) -> None:
             f"[{colour}]{service.state}[/{colour}]",
             str(service.port or ""),
             str(service.pid or ""),
-            _duration(service.uptime_seconds),
+            duration(service.uptime_seconds),
             str(service.processes or ""),
             f"{service.memory_mb:,.0f} MB" if service.processes else "",
         )
@@ -143,7 +143,8 @@ def logs(
             return
 
 
-def _duration(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
+    """Write seconds as hours, minutes and seconds; nothing when there are none."""
     if seconds is None:
         return ""
     minutes, rest = divmod(int(seconds), 60)

@@ -317,7 +317,7 @@ def _end_leftovers(home: Home, services: list[Service], report: Report) -> None:
         if processes.belonging_to(home, service.name):
             began = time.monotonic()
             killed = processes.end(home, service.name, service.stop_signal, service.stop_seconds)
-            detail = f"{killed} processes that it had left were killed" if killed else ""
+            detail = f"leftover processes killed: {killed}" if killed else ""
             report(Progress(service.name, "stopped", time.monotonic() - began, detail))
 
 

@@ -37,7 +37,7 @@ def home(make_home):
 @pytest.fixture
 def orphan(flead, home):
     """Return the id of a fleet whose demonstration was killed."""
-    started = flead(home, "up", "kafka", "postgres", "flink-jobmanager")
+    started = flead(home, "up", "kafka", "postgres")
     assert started.returncode == 0, started.stderr
     with subprocess.Popen(
         [home.python("tools"), "-c", DEMONSTRATION], env=os.environ | home.variables

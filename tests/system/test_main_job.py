@@ -67,7 +67,7 @@ def test_the_demonstration_reports_what_it_made(demonstrated: Demonstrated) -> N
 
     assert [made["version"] for made in report["versions"]][:3] == [1, 2, 3]
     assert all(made["num_updates"] > 0 for made in report["versions"])
-    assert report["devices"] == DEVICES
+    assert max(made["num_devices"] for made in report["versions"]) <= report["devices"] <= DEVICES
     assert report["rows"] > 0
     assert report["local_updates"] >= sum(made["num_updates"] for made in report["versions"])
     assert report["flink_job_state"] == "RUNNING"
