@@ -177,13 +177,7 @@ class Demonstration:
             )
         params = msgspec.to_builtins(self._options.hyperparameters)
         self.deployment_id = training.start_deployment(self._addresses, params)
-        try:
-            return training.finish_deployment(self._addresses, self.deployment_id, say)
-        except KeyboardInterrupt:
-            # Where the stack stays up, the run would go on and start a job that nobody wants.
-            with contextlib.suppress(StackError, httpx.HTTPError):
-                training.cancel_deployment(self._addresses, self.deployment_id)
-            raise
+        return training.finish_deployment(self._addresses, self.deployment_id, say)
 
     @contextlib.contextmanager
     def _fleet(self) -> Iterator[subprocess.Popen[bytes]]:

@@ -159,6 +159,8 @@ def give_back(
     with _alone(home, report):
         supervisor = Supervisor(home)
         processes.end(home, FLEET)
+        if deployment_id is not None:
+            _settle_deployment(home, report, deployment_id)
         _stop_groups(home, supervisor, started, CLIENTS, report)
         if deployment_id is not None:
             _suspend_training(home, report, "the demonstration ended", deployment_id)
@@ -323,6 +325,17 @@ def _end_leftovers(home: Home, services: list[Service], report: Report) -> None:
 
 def _say(report: Report) -> training.Say:
     return lambda line: report(Progress("training", "preparing", 0, line))
+
+
+def _settle_deployment(home: Home, report: Report, deployment_id: str) -> None:
+    """Let an interrupted deployment end: cut short, it could leave a job that no row calls active.
+
+    One that fails leaves no job, and whatever goes wrong keeps nothing from being stopped.
+    """
+    try:
+        training.settle_deployment(Addresses.of(home), deployment_id, _say(report))
+    except Exception as error:
+        report(Progress("training", "failed", 0, str(error).strip()))
 
 
 def _suspend_training(

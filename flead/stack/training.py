@@ -107,10 +107,21 @@ def finish_deployment(addresses: Addresses, run_id: str, say: Say) -> str:
     return attempt.job_id
 
 
-def cancel_deployment(addresses: Addresses, run_id: str) -> None:
-    """End a run of `deploy_training` whose outcome nobody awaits any more."""
+def settle_deployment(addresses: Addresses, run_id: str, say: Say) -> None:
+    """Wait until a run of `deploy_training` has ended either way: a job is then known, or none is.
+
+    Raises
+    ------
+    AirflowError
+        When the run failed.
+    httpx.HTTPError
+        When Airflow does not answer.
+    """
     with _airflow(addresses) as airflow:
-        airflow.fail(DEPLOY_DAG, run_id)
+        if airflow.has_ended(DEPLOY_DAG, run_id):
+            return
+        say(f"waiting for the end of {DEPLOY_DAG}, to stop its job")
+        airflow.wait(DEPLOY_DAG, run_id, DEPLOY_SECONDS)
 
 
 def _airflow(addresses: Addresses) -> AirflowClient:

@@ -77,7 +77,7 @@ def newest_state(hook: "FlinkRestHook", directories: StateDirectories, job_id: s
         When Flink has forgotten the job and its directories are not on this machine.
     """
     try:
-        latest = hook.checkpoints(job_id).latest
+        latest = hook.settled_checkpoints(job_id).latest
     except FlinkJobNotFoundError:
         return newest_retained_state(directories, job_id)
     complete = [each for each in (latest.completed, latest.savepoint) if each]

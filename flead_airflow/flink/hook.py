@@ -1,6 +1,7 @@
 """Flink's REST API as an Airflow hook."""
 
 import ssl
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -41,6 +42,8 @@ LOG_TAIL_LINES: Final = 5_000
 REQUEST_TIMEOUT: Final = httpx.Timeout(30.0, connect=10.0)
 SUBMISSION_TIMEOUT: Final = httpx.Timeout(180.0, connect=10.0)
 """A submission is answered when the script has ended, seconds later."""
+CHECKPOINT_CACHE_SECONDS: Final = 3.5
+"""A little more than Flink's default of `rest.cache.checkpoint-statistics.timeout`."""
 JAVA_FRAMES: Final = ("\tat ", "\t...")
 
 Answer = TypeVar("Answer")
@@ -171,6 +174,15 @@ class FlinkRestHook(BaseHook):
     def checkpoints(self, job_id: str) -> Checkpoints:
         """Count the checkpoints of a job; name the newest, the savepoint and what was restored."""
         return self._get(f"/jobs/{job_id}/checkpoints", Checkpoints)
+
+    def settled_checkpoints(self, job_id: str) -> Checkpoints:
+        """Like `checkpoints`, but as of this call or later: Flink answers from a cache.
+
+        What is to continue from the last checkpoint of a job must not miss it.
+        """
+        self.checkpoints(job_id)
+        time.sleep(CHECKPOINT_CACHE_SECONDS)
+        return self.checkpoints(job_id)
 
     def exceptions(self, job_id: str) -> JobExceptions:
         """Failures of a job, newest first."""

@@ -199,11 +199,10 @@ class FlinkStopWithSavepointOperator(BaseOperator):
         if job is None:
             self.log.warning("Flink does not know job %s: nothing to stop", self.job_id)
             return {"job_id": self.job_id, "savepoint_path": None}
-        if not job.state.ended:
-            self._stop(self.job_id)
-        return {"job_id": self.job_id, "savepoint_path": self._savepoint_of(self.job_id)}
+        stop = self._savepoint_of if job.state.ended else self._stop
+        return {"job_id": self.job_id, "savepoint_path": stop(self.job_id)}
 
-    def _stop(self, job_id: str) -> None:
+    def _stop(self, job_id: str) -> str | None:
         trigger_id = uuid.uuid4().hex
         self.hook.stop_with_savepoint(job_id, trigger_id)
         deadline = time.monotonic() + self.stop_timeout_seconds
@@ -218,12 +217,16 @@ class FlinkStopWithSavepointOperator(BaseOperator):
                 break
             if status.operation:
                 self._wait_for_end(job_id)
-                return
+                location = status.operation.location
+                self.log.info("Job %s is stopped with savepoint %s", job_id, location)
+                return location
             time.sleep(POLL_SECONDS)
         else:
             self.log.warning("Job %s took no savepoint in time and is cancelled", job_id)
         self.hook.cancel(job_id)
         self._wait_for_end(job_id)
+        # one that came too late, perhaps
+        return self._savepoint_of(job_id)
 
     def _wait_for_end(self, job_id: str) -> None:
         deadline = time.monotonic() + self.stop_timeout_seconds
@@ -234,9 +237,9 @@ class FlinkStopWithSavepointOperator(BaseOperator):
 
     def _savepoint_of(self, job_id: str) -> str | None:
         job = self.hook.job(job_id)
-        savepoint = self.hook.checkpoints(job_id).latest.savepoint
+        savepoint = self.hook.settled_checkpoints(job_id).latest.savepoint
         if job.state is JobStatus.FINISHED and savepoint and not savepoint.discarded:
-            self.log.info("Job %s is stopped with savepoint %s", job_id, savepoint.external_path)
+            self.log.info("Job %s was stopped with savepoint %s", job_id, savepoint.external_path)
             return savepoint.external_path
         self.log.warning("Job %s is %s without a savepoint", job_id, job.state)
         return None

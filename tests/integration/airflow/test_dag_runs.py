@@ -1,6 +1,7 @@
 """Each shipped DAG run from its first task to its last, against real servers."""
 
 import base64
+import time
 
 import msgspec
 import pytest
@@ -149,6 +150,8 @@ class TestDeployTraining:
         run_dag("deploy_training", learning_rate=0.25)
         [first] = attempts(database_url)
         flink_hook.cancel(first.job_id)
+        while not flink_hook.job(first.job_id).state.ended:
+            time.sleep(0.2)
         resumed = run_dag("deploy_training", resume=True)
 
         assert resumed.state == "success"

@@ -203,6 +203,16 @@ class TestStop:
         restored = hook.checkpoints(next_id).latest.restored
         assert (restored.is_savepoint, restored.external_path) == (True, savepoint)
 
+    def test_finds_the_savepoint_when_flink_has_just_answered_from_before_it(
+        self, hook, job_id, tiny_job
+    ):
+        start(submission(job_id, tiny_job))
+        hook.checkpoints(job_id)  # which Flink now holds in its cache
+
+        savepoint = stop(job_id)["savepoint_path"]
+
+        assert savepoint == hook.settled_checkpoints(job_id).latest.savepoint.external_path
+
     def test_run_twice_returns_the_same_savepoint(self, hook, job_id, tiny_job):
         start(submission(job_id, tiny_job))
 
