@@ -163,11 +163,19 @@ def _ranges(consumer: Consumer, topic: str) -> dict[int, tuple[int, int]]:
     if metadata.error is not None:
         raise KafkaException(metadata.error)
     return {
-        partition: consumer.get_watermark_offsets(
-            TopicPartition(topic, partition), REQUEST_TIMEOUT_SECONDS
-        )
+        partition: _range(consumer, TopicPartition(topic, partition))
         for partition in sorted(metadata.partitions)
     }
+
+
+def _range(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
+    """First offset and last stable offset of a partition."""
+    low, high = consumer.get_watermark_offsets(partition, REQUEST_TIMEOUT_SECONDS)
+    if low == high:
+        # librdkafka returns one offset for both when it has got only one: an empty partition is
+        # asked again, for one with messages was seen to look empty on a busy machine.
+        low, high = consumer.get_watermark_offsets(partition, REQUEST_TIMEOUT_SECONDS)
+    return low, high
 
 
 def _begin(topic: str, partition: int, start: int | None, low: int, high: int) -> int:
