@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flead.cli.fleet_options import AnomalyRate, Devices, Rate, Seed
 from flead.cli.simulate import rate_per_minute
 from flead.cli.stack import Json, duration
 
@@ -23,14 +24,10 @@ SHOWN_VERSIONS = 12
 @app.command(rich_help_panel="First steps")
 def demo(
     *,
-    devices: Annotated[int, typer.Option(min=1, help="Devices in the fleet.")] = 2407,
-    rate: Annotated[str, typer.Option(help="Rows of the whole fleet: N/min, N/s or N/h.")] = (
-        "31000/min"
-    ),
-    anomaly_rate: Annotated[
-        float, typer.Option(min=0, max=1, help="Mean share of rows that belong to an attack.")
-    ] = 0.15,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same rows.")] = 7,
+    devices: Devices = 2407,
+    rate: Rate = "31000/min",
+    anomaly_rate: AnomalyRate = 0.15,
+    seed: Seed = 7,
     until_version: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many new global models.")
     ] = None,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flead.cli.fleet_options import AnomalyRate, Devices, Rate, Seed
 from flead.cli.stack import Json
 
 app = typer.Typer()
@@ -50,14 +51,10 @@ def speed_factor(text: str) -> float:
 @app.command(rich_help_panel="Data")
 def simulate(
     *,
-    devices: Annotated[int, typer.Option(min=1, help="Devices in the fleet.")] = 2407,
-    rate: Annotated[str, typer.Option(help="Rows of the whole fleet: N/min, N/s or N/h.")] = (
-        "31000/min"
-    ),
-    anomaly_rate: Annotated[
-        float, typer.Option(min=0, max=1, help="Mean share of rows that belong to an attack.")
-    ] = 0.15,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same rows.")] = 7,
+    devices: Devices = 2407,
+    rate: Rate = "31000/min",
+    anomaly_rate: AnomalyRate = 0.15,
+    seed: Seed = 7,
     drift_at: Annotated[
         float | None,
         typer.Option(min=0, help="Seconds after the start when some devices change for good."),

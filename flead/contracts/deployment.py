@@ -8,6 +8,8 @@ from msgspec import Meta
 from flead.contracts.messages import Hyperparameters
 
 MAX_PARALLELISM = 128
+TRAINING_GROUP = "flead-training"
+"""Consumer group under which the job commits how far it has read the telemetry."""
 
 
 class TrainingDeployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -25,7 +27,7 @@ class TrainingDeployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     parallelism: Annotated[int, Meta(ge=1, le=MAX_PARALLELISM)] = 2
     buckets: Annotated[int, Meta(ge=1, le=65_535)] = 64
     checkpoint_interval_seconds: Annotated[float, Meta(ge=0.5)] = 5.0
-    consumer_group: str = "flead-training"
+    consumer_group: str = TRAINING_GROUP
     transactional_id_prefix: str = "flead-training"
     transaction_timeout_seconds: Annotated[int, Meta(ge=60)] = 6 * 24 * 60 * 60
     kafka: dict[str, str] = {}

@@ -133,8 +133,8 @@ class ModelStatus(StrEnum):
 class GlobalModel(msgspec.Struct, frozen=True):
     """A global model on `global-model-updates`, under the key `global` or `candidate`.
 
-    `global_accuracy` and `global_loss` are its parent's as measured so far, or null: a model
-    cannot have been measured when it is published.
+    `global_accuracy` and `global_loss` are its parent's as measured by this round, or null: a
+    model cannot have been measured when it is published.
     """
 
     version: Annotated[int, Meta(ge=1)]

@@ -12,6 +12,7 @@ import msgspec
 import psycopg2
 from confluent_kafka import KafkaException
 
+from flead.contracts.deployment import TRAINING_GROUP
 from flead.contracts.messages import Hyperparameters
 from flead.contracts.topics import Topic, dead_letter_topic
 from flead.messaging.lag import consumer_lag
@@ -32,7 +33,6 @@ from flead.storage.progress import MadeVersion, collected_since, versions_after
 POLL_SECONDS = 2.0
 MEMORY_SECONDS = 10.0
 MAX_DEAD_LETTERS = 100_000
-TRAINING_GROUP = "flead-training"
 HEALTHY_STATES = frozenset({"CREATED", "INITIALIZING", "RUNNING", "RESTARTING"})
 
 

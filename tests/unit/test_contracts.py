@@ -40,7 +40,7 @@ def test_example_decodes_and_encodes_to_the_same_document(topic):
 
 @every_topic
 def test_example_validates_against_the_published_schema(topic):
-    validator(topic).validate(example(topic))
+    assert list(validator(topic).iter_errors(example(topic))) == []
 
 
 def test_published_schemas_are_those_of_the_contracts(tmp_path):
