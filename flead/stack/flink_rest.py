@@ -34,11 +34,12 @@ class FlinkClient:
 
     def job_state(self, job_id: str) -> str | None:
         """Return the state of a job, None when the cluster does not know it."""
-        response = self._http.get(f"/jobs/{job_id}")
+        # /jobs/:id comes from a cache: for seconds after its end a job still runs there.
+        response = self._http.get(f"/jobs/{job_id}/status")
         if response.status_code == httpx.codes.NOT_FOUND:
             return None
         response.raise_for_status()
-        return str(response.json()["state"])
+        return str(response.json()["status"])
 
     def completed_checkpoints(self, job_id: str) -> int:
         """Return how many checkpoints a job has completed since it was submitted."""
