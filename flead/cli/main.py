@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from flead.cli import demo, simulate, stack
+from flead.cli import bench, demo, simulate, stack
 from flead.cli.errors import explanation
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app = typer.Typer(
 app.add_typer(demo.app)
 app.add_typer(stack.app)
 app.add_typer(simulate.app)
+app.add_typer(bench.app)
 
 
 def main() -> None:

@@ -6,150 +6,156 @@ for each window, and the two are merged. Blocks are aligned to the device's own 
 inputs are the same to the last bit however the stream was cut into batches.
 """
 
-from typing import Final, NamedTuple
+import math
+from typing import Final
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
+from flead.compiling import compiled
 from flead.contracts.schema import INPUT_KINDS, MIN_ROLLING_ROWS, ROLLING_ROWS, Z_CLIP
 from flead.features.rows import Floats, Integers
-from flead.features.spread import Spread, merge, spread_along, standard_deviation
+from flead.features.spread import merge, standard_deviation
 
 BLOCK_ROWS: Final = 10
 EDGE_ROWS: Final = BLOCK_ROWS - 1
 """Rows of each window of a block that not all of its windows share."""
 
-HISTORY_ROWS: Final = ROLLING_ROWS + EDGE_ROWS
-"""Rows of a device to keep: a window of the block that the next row continues."""
+SHARED_ROWS: Final = ROLLING_ROWS - EDGE_ROWS
+RING_ROWS: Final = ROLLING_ROWS + BLOCK_ROWS
+"""Rows of a device that are kept: row n is at n modulo this."""
 
-_CHUNK_VALUES: Final = 1 << 16
-"""Values in work at once: half a megabyte stays in a core's cache."""
-
-
-class RolledRows(NamedTuple):
-    """`inputs` of each row (rows, inputs) and each device's `history` after them."""
-
-    inputs: Floats
-    history: Floats
+_KINDS: Final = len(INPUT_KINDS)
 
 
-def empty_history(devices: int, features: int) -> Floats:
-    """History of devices that have had no row, of shape (devices, features, HISTORY_ROWS)."""
-    return np.full((devices, features, HISTORY_ROWS), np.nan)
+def empty_history(devices: int, features: int) -> tuple[Floats, Floats]:
+    """Return the `history` and `shared` of devices that have had no row; see `roll`."""
+    return np.full((devices, features, RING_ROWS), np.nan), np.zeros((devices, features, 3))
 
 
-def roll(history: Floats, seen: Integers, values: Floats, counts: Integers) -> RolledRows:
-    """Make the inputs of new rows of many devices.
+def roll(
+    history: Floats, shared: Floats, seen: Integers, device: Integers, values: Floats
+) -> Floats:
+    """Make the inputs of new rows of many devices, and remember the rows.
 
     Parameters
     ----------
     history
-        Last rows of each device before the new ones, oldest first, nan where there was none or a
-        value was missing; of shape (devices, features, HISTORY_ROWS).
+        Last rows of each device, row n at n modulo `RING_ROWS`, nan where there was none or a value
+        was missing; of shape (devices, features, RING_ROWS). Changed.
+    shared
+        Count, mean and squared deviations of the rows that all windows of a device's block share,
+        of shape (devices, features, 3). Changed.
     seen
-        Rows that each device had before, of shape (devices,).
+        Rows that each device has had, of shape (devices,). Changed.
+    device
+        Device of each new row, an index in the arrays above, of shape (rows,); those of one device
+        in its order.
     values
-        New rows, those of one device together and in its order, devices in the order of `history`;
-        nan where missing; of shape (rows, features).
-    counts
-        New rows of each device, at least 1, of shape (devices,).
+        New rows, nan where missing, of shape (rows, features).
 
     Returns
     -------
-    RolledRows
+    numpy.ndarray
         Inputs in input order (see `flead.contracts.schema.input_names`), of shape (rows, inputs):
         value and z-score are nan where the value is missing, mean and standard deviation where none
         of the rows before has one. The z-score is 0 below `MIN_ROLLING_ROWS` such rows or at zero
-        spread, and clipped to ±`Z_CLIP`. The history is a new array.
+        spread, and clipped to ±`Z_CLIP`; the deviation is that of the population, by two passes.
     """
-    devices, features = history.shape[:2]
-    inputs = np.empty((len(values), features, len(INPUT_KINDS)))
-    after = np.empty_like(history)
-    ends = np.cumsum(counts)
-    longest = HISTORY_ROWS + int(counts.max(initial=0))
-    chunk = max(1, _CHUNK_VALUES // (features * longest))
-    for first in range(0, devices, chunk):
-        of = slice(first, first + chunk)
-        rows = slice(ends[first] - counts[first], ends[of][-1])
-        rank = np.arange(rows.start, rows.stop) - np.repeat(ends[of] - counts[of], counts[of])
-        after[of] = _roll_chunk(
-            history[of], seen[of], values[rows], counts[of], rank, out=inputs[rows]
-        )
-    return RolledRows(inputs.reshape(len(values), features * len(INPUT_KINDS)), after)
+    rows, features = values.shape
+    inputs = np.empty((rows, features, _KINDS))
+    _roll(history, shared, seen, device, values, inputs)
+    return inputs.reshape(rows, features * _KINDS)
 
 
-def _roll_chunk(
-    history: Floats, seen: Integers, values: Floats, counts: Integers, rank: Integers, out: Floats
-) -> Floats:
-    """Write the inputs of some devices' rows to `out`; return their history.
+@compiled
+def _roll(
+    history: Floats,
+    shared: Floats,
+    seen: Integers,
+    device: Integers,
+    values: Floats,
+    inputs: Floats,
+) -> None:
+    for row in range(len(device)):
+        number = device[row]
+        count = seen[number]
+        within = count % BLOCK_ROWS
+        block = count - within
+        for feature in range(values.shape[1]):
+            ring = history[number, feature]
+            common = shared[number, feature]
+            if within == 0:
+                _sum_up(ring, block - SHARED_ROWS, common)
+            value = values[row, feature]
+            _describe(ring, block, within, common, value, inputs[row, feature])
+            ring[count % RING_ROWS] = value
+        seen[number] = count + 1
 
-    `rank` is each row's number among the new rows of its device.
+
+@compiled
+def refresh(history: Floats, shared: Floats, seen: Integers) -> None:
+    """Write `shared` of all devices anew from their history; arrays as in `roll`."""
+    for device in range(len(seen)):
+        block = seen[device] - seen[device] % BLOCK_ROWS
+        for feature in range(history.shape[1]):
+            _sum_up(history[device, feature], block - SHARED_ROWS, shared[device, feature])
+
+
+@compiled
+def _sum_up(ring: Floats, first: int, out: Floats) -> None:
+    """Write the spread of `SHARED_ROWS` rows from row `first` on, which may be negative."""
+    rows, total = 0.0, 0.0
+    place = (first + RING_ROWS) % RING_ROWS
+    for _ in range(SHARED_ROWS):
+        value = ring[place]
+        if not math.isnan(value):
+            rows += 1.0
+            total += value
+        place = place + 1 if place + 1 < RING_ROWS else 0
+    mean = total / max(rows, 1.0)
+    m2 = 0.0
+    place = (first + RING_ROWS) % RING_ROWS
+    for _ in range(SHARED_ROWS):
+        value = ring[place]
+        if not math.isnan(value):
+            m2 += (value - mean) * (value - mean)
+        place = place + 1 if place + 1 < RING_ROWS else 0
+    out[0], out[1], out[2] = rows, mean, m2
+
+
+@compiled
+def _describe(
+    ring: Floats, block: int, within: int, shared: Floats, value: float, out: Floats
+) -> None:
+    """Write the inputs of one value: itself, z-score, rolling mean and standard deviation.
+
+    The window before the row is the rows that its block shares, `EDGE_ROWS - within` older ones and
+    the `within` rows of the block that came before.
     """
-    devices, features = history.shape[:2]
-    of_row = np.repeat(np.arange(devices), counts)
-    longest = HISTORY_ROWS + int(counts.max())
-    series = np.full((devices, features, longest + EDGE_ROWS), np.nan)
-    series[..., :HISTORY_ROWS] = history
-    series[of_row, :, HISTORY_ROWS + rank] = values
-    windows = sliding_window_view(series, HISTORY_ROWS, axis=-1)
+    older = (block - ROLLING_ROWS + within + RING_ROWS) % RING_ROWS
+    newer = block % RING_ROWS
+    edge_rows, total = 0.0, 0.0
+    for edge in range(EDGE_ROWS):
+        step = edge - (EDGE_ROWS - within)
+        each = ring[(older + edge) % RING_ROWS if step < 0 else newer + step]
+        if not math.isnan(each):
+            edge_rows += 1.0
+            total += each
+    edge_mean = total / max(edge_rows, 1.0)
+    edge_m2 = 0.0
+    for edge in range(EDGE_ROWS):
+        step = edge - (EDGE_ROWS - within)
+        each = ring[(older + edge) % RING_ROWS if step < 0 else newer + step]
+        if not math.isnan(each):
+            edge_m2 += (each - edge_mean) * (each - edge_mean)
 
-    within = (seen[of_row] + rank) % BLOCK_ROWS
-    first_of_block = (rank == 0) | (within == 0)
-    block = np.cumsum(first_of_block) - 1
-    start = (rank - within)[first_of_block] + EDGE_ROWS
-    before = _spread_before(windows[of_row[first_of_block], :, start])
-    spread = Spread(*(array[within, block] for array in before))
-    out[...] = _inputs(values, spread)
-    return windows[np.arange(devices), :, counts]
-
-
-def _spread_before(rows: Floats) -> Spread:
-    """Spread of the window before each row of each block.
-
-    Takes the rows of each block's windows, of shape (blocks, features, HISTORY_ROWS); returns
-    arrays of shape (BLOCK_ROWS, blocks, features).
-    """
-    shared = spread_along(rows[..., EDGE_ROWS:ROLLING_ROWS], axis=-1)
-    edges = np.concatenate((rows[..., :EDGE_ROWS], rows[..., ROLLING_ROWS:]), axis=-1)
-    return merge(shared, _spread_of_edges(np.ascontiguousarray(edges.transpose(2, 0, 1))))
-
-
-def _spread_of_edges(edges: Floats) -> Spread:
-    """Spread of each run of `EDGE_ROWS` rows along the first axis, nan left out.
-
-    Added up run by run, in one order whatever the shape: numpy chooses the order of a sum by shape.
-    """
-    present = ~np.isnan(edges)
-    filled = np.where(present, edges, 0.0)
-    weight = present.astype(np.float64)
-    shape = (BLOCK_ROWS, *edges.shape[1:])
-    count, mean, m2 = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    runs = [slice(row, row + BLOCK_ROWS) for row in range(EDGE_ROWS)]
-    for run in runs:
-        count += weight[run]
-        mean += filled[run]
-    mean /= np.maximum(count, 1.0)
-    for run in runs:
-        deviation = filled[run] - mean
-        deviation *= deviation
-        deviation *= weight[run]
-        m2 += deviation
-    return Spread(count, mean, m2)
-
-
-def _inputs(values: Floats, before: Spread) -> Floats:
-    """Make rows' inputs (rows, features, 4) from their values and the spread before them."""
-    deviation = standard_deviation(before)
-    known = (before.rows >= MIN_ROLLING_ROWS) & (deviation > 0)
-    z_score = np.clip((values - before.mean) / np.where(known, deviation, 1.0), -Z_CLIP, Z_CLIP)
-    z_score = np.where(known | np.isnan(values), z_score, 0.0)
-    counted = before.rows > 0
-    return np.stack(
-        (
-            values,
-            z_score,
-            np.where(counted, before.mean, np.nan),
-            np.where(counted, deviation, np.nan),
-        ),
-        axis=-1,
-    )
+    rows, mean, m2 = merge(shared[0], shared[1], shared[2], edge_rows, edge_mean, edge_m2)
+    deviation = standard_deviation(rows, mean, m2)
+    z_score = 0.0
+    if math.isnan(value):
+        z_score = math.nan
+    elif rows >= MIN_ROLLING_ROWS and deviation > 0.0:
+        z_score = min(max((value - mean) / deviation, -Z_CLIP), Z_CLIP)
+    out[0], out[1] = value, z_score
+    out[2] = mean if rows > 0 else math.nan
+    out[3] = deviation if rows > 0 else math.nan

@@ -1,5 +1,6 @@
 """Valid rows of many devices as arrays."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,3 +43,36 @@ class RowBatch:
             label=self.label[rows],
             values=self.values[rows],
         )
+
+    def split(self, group: Integers) -> Iterator[tuple[int, "RowBatch"]]:
+        """Yield the rows of each group of devices, in order of the groups.
+
+        `group` is that of each device, of shape (devices,).
+        """
+        by_group = np.argsort(group, kind="stable")
+        groups, sizes = np.unique(group, return_counts=True)
+        rank = np.empty(len(group), np.int32)
+        rank[by_group] = np.arange(len(group), dtype=np.int32)
+        place = rank[self.device_index]
+        of_row = np.repeat(np.arange(len(groups)), sizes)[place]
+        order = np.argsort(of_row, kind="stable")
+        devices = [self.devices[device] for device in by_group.tolist()]
+        place, partition, offset = place[order], self.partition[order], self.offset[order]
+        event_time, label = self.event_time[order], self.label[order]
+        values = self.values[order]
+        bounds = np.cumsum((0, *sizes.tolist())).tolist()
+        rows = np.cumsum((0, *np.bincount(of_row).tolist())).tolist()
+        for number, name in enumerate(groups.tolist()):
+            mine = slice(rows[number], rows[number + 1])
+            yield (
+                name,
+                RowBatch(
+                    devices=devices[bounds[number] : bounds[number + 1]],
+                    device_index=place[mine] - np.int32(bounds[number]),
+                    partition=partition[mine],
+                    offset=offset[mine],
+                    event_time=event_time[mine],
+                    label=label[mine],
+                    values=values[mine],
+                ),
+            )

@@ -8,16 +8,18 @@ import numpy as np
 
 from flead.contracts.messages import GlobalModel, TrainingControl
 from flead.features.rows import Floats
-from flead.features.spread import Spread
 
 
 class PublishedModel(NamedTuple):
-    """A global model as arrays: `weights` (inputs + 1) with the intercept last."""
+    """A global model as arrays.
+
+    `weights` (inputs + 1) with the intercept last, `prior` (3, inputs) the fleet's moments.
+    """
 
     version: int
     feature_schema: str
     weights: Floats
-    prior: Spread
+    prior: Floats
 
     @classmethod
     def of(cls, model: GlobalModel) -> "PublishedModel":
@@ -27,7 +29,7 @@ class PublishedModel(NamedTuple):
             model.version,
             model.feature_schema,
             np.array([*model.weights, model.intercept]),
-            Spread(np.array(moments.count), np.array(moments.mean), np.array(moments.m2)),
+            np.array([moments.count, moments.mean, moments.m2]),
         )
 
 

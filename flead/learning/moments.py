@@ -1,16 +1,17 @@
 """Standardizing by a device's own running moments.
 
 Normalisation statistics stay local, as in FedBN (Li et al. 2021, "FedBN: Federated Learning on
-Non-IID Features via Local Batch Normalization", ICLR).
+Non-IID Features via Local Batch Normalization", ICLR). The moments of inputs are an array of shape
+(3, inputs): rows counted, mean, and squared deviations from it.
 """
 
-from typing import Final, NamedTuple
+import math
+from typing import Final
 
-import numpy as np
-
+from flead.compiling import compiled
 from flead.contracts.schema import Z_CLIP
 from flead.features.rows import Floats
-from flead.features.spread import Spread, merge, spread_along, standard_deviation
+from flead.features.spread import merge, standard_deviation
 
 MIN_OWN_ROWS: Final = 30
 """Rows of an input below which the fleet's moments serve, if there are any."""
@@ -22,63 +23,74 @@ MEMORY_ROWS: Final = 2_000
 """Cap of the count: older rows fade, so that the moments follow a device that changes."""
 
 
-class Standardizer(NamedTuple):
-    """`mean` and `inverse_deviation` of inputs; the latter is 0 where an input is neutral."""
-
-    mean: Floats
-    inverse_deviation: Floats
-
-
-def accumulate(running: Spread, inputs: Floats, memory_rows: float = MEMORY_ROWS) -> Spread:
-    """Add a window to the running moments of each device.
+@compiled
+def accumulate(moments: Floats, inputs: Floats, memory_rows: float) -> None:
+    """Add a window to the running moments of a device.
 
     Parameters
     ----------
-    running
-        Moments of each device, arrays of shape (devices, inputs).
+    moments
+        Of shape (3, inputs). Changed.
     inputs
-        Rows of each device's window, nan where missing or where a window is shorter than the
-        longest; of shape (rows, devices, inputs).
+        Rows of the window, nan where missing, of shape (rows, inputs).
     memory_rows
         Cap of the count. Above it, count and squared deviations shrink together, which keeps the
         variance and lets every further row weigh the same.
     """
-    merged = merge(running, spread_along(inputs, axis=0))
-    fade = np.minimum(1.0, memory_rows / np.maximum(merged.rows, 1.0))
-    return Spread(merged.rows * fade, merged.mean, merged.m2 * fade)
+    for column in range(inputs.shape[1]):
+        rows, total = 0.0, 0.0
+        for row in range(inputs.shape[0]):
+            value = inputs[row, column]
+            if not math.isnan(value):
+                rows += 1.0
+                total += value
+        mean = total / max(rows, 1.0)
+        m2 = 0.0
+        for row in range(inputs.shape[0]):
+            value = inputs[row, column]
+            if not math.isnan(value):
+                m2 += (value - mean) * (value - mean)
+        rows, mean, m2 = merge(
+            moments[0, column], moments[1, column], moments[2, column], rows, mean, m2
+        )
+        fade = min(1.0, memory_rows / max(rows, 1.0))
+        moments[0, column] = rows * fade
+        moments[1, column] = mean
+        moments[2, column] = m2 * fade
 
 
-def standardizer(own: Spread, prior: Spread | None) -> Standardizer:
-    """Choose each input's moments: the device's own, the fleet's while it has few rows.
+@compiled
+def choose(own: Floats, prior: Floats, scale: Floats) -> None:
+    """Choose what each input is standardized by: the device's own, the fleet's with few rows.
 
     Parameters
     ----------
     own
-        Moments of each device, arrays of shape (devices, inputs).
+        Moments of the device, of shape (3, inputs).
     prior
-        Moments of the fleet, arrays of shape (inputs,), None when there are none.
-
-    Returns
-    -------
-    Standardizer
-        Of shape (devices, inputs): from `own` at `MIN_OWN_ROWS` counted rows, else from `prior`,
-        else from `own` at `MIN_ROWS`, else neutral. No spread is neutral too.
+        Moments of the fleet, of shape (3, inputs); all 0 when there are none.
+    scale
+        Written, of shape (2, inputs): the mean, and 1 over the deviation, 0 for a neutral input.
+        From `own` at `MIN_OWN_ROWS` counted rows, else from `prior`, else from `own` at `MIN_ROWS`,
+        else neutral. No spread is neutral too.
     """
-    chosen = own
-    if prior is not None:
-        use_prior = (own.rows < MIN_OWN_ROWS) & (prior.rows >= MIN_ROWS)
-        chosen = Spread(*(np.where(use_prior, *pair) for pair in zip(prior, own, strict=True)))
-    deviation = standard_deviation(chosen)
-    usable = (chosen.rows >= MIN_ROWS) & (deviation > 0)
-    return Standardizer(chosen.mean, np.where(usable, 1.0 / np.where(usable, deviation, 1.0), 0.0))
+    for column in range(own.shape[1]):
+        chosen = own
+        if own[0, column] < MIN_OWN_ROWS and prior[0, column] >= MIN_ROWS:
+            chosen = prior
+        rows, mean = chosen[0, column], chosen[1, column]
+        deviation = standard_deviation(rows, mean, chosen[2, column])
+        scale[0, column] = mean
+        scale[1, column] = 1.0 / deviation if rows >= MIN_ROWS and deviation > 0.0 else 0.0
 
 
-def standardize(inputs: Floats, by: Standardizer) -> Floats:
-    """Center and scale inputs, 0 where missing or neutral, clipped to ±`Z_CLIP`.
+@compiled
+def standardize(inputs: Floats, scale: Floats, out: Floats) -> None:
+    """Write centered and scaled inputs, 0 where missing or neutral, clipped to ±`Z_CLIP`.
 
-    The shapes of `inputs` and of `by` broadcast.
+    `inputs` and `out` are (rows, inputs), `scale` is what `choose` wrote.
     """
-    standardized = inputs - by.mean
-    standardized *= by.inverse_deviation
-    np.clip(standardized, -Z_CLIP, Z_CLIP, out=standardized)
-    return np.nan_to_num(standardized, copy=False, nan=0.0)
+    for row in range(inputs.shape[0]):
+        for column in range(inputs.shape[1]):
+            value = (inputs[row, column] - scale[0, column]) * scale[1, column]
+            out[row, column] = 0.0 if math.isnan(value) else min(max(value, -Z_CLIP), Z_CLIP)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from flead.compiling import compiled
 from flead.features.rows import Floats, Integers
 
 Indices = NDArray[np.intp]
@@ -38,9 +39,10 @@ class PendingRows:
         """Waiting rows of each device."""
         self._order: NDArray[np.int32] = np.zeros((devices, 0), np.int32)
         self._free: NDArray[np.int32] = np.zeros(0, np.int32)
-        self._pool = Columns(
+        self.pool = Columns(
             np.empty((0, inputs)), np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64)
         )
+        """All rows; those that no device waits for are free."""
 
     def add_devices(self, devices: int) -> None:
         """Make room for further devices."""
@@ -48,19 +50,21 @@ class PendingRows:
         more = np.zeros((devices, self._order.shape[1]), np.int32)
         self._order = np.concatenate((self._order, more))
 
-    def append(self, devices: Integers, counts: Integers, rows: Columns) -> Indices:
-        """Add rows, those of one device together, and return where they are in the pool.
+    def keep(self, devices: Integers) -> None:
+        """Forget all devices but these, which are numbered anew; the others have no rows."""
+        self.count, self._order = self.count[devices], self._order[devices]
 
-        `devices` names the devices, each once; `counts` is the number of rows of each.
+    def append(self, device: Integers, rows: Columns) -> Indices:
+        """Add rows, those of one device in its order, and return where they are in the pool.
+
+        `device` is the number of each row's device, of shape (rows,).
         """
-        places = self._take(len(rows.label))
-        for column, new in zip(self._pool, rows, strict=True):
+        places = self._take(len(device))
+        for column, new in zip(self.pool, rows, strict=True):
             column[places] = new
-        before = self.count[devices]
-        rank = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts - before, counts)
-        self._widen(int((before + counts).max(initial=0)))
-        self._order[np.repeat(devices, counts), rank] = places
-        self.count[devices] += counts
+        longest = (self.count + np.bincount(device, minlength=len(self.count))).max(initial=0)
+        self._widen(int(longest))
+        _enqueue(self._order, self.count, device, places)
         return places
 
     def oldest(self, devices: Integers, lengths: Integers) -> Indices:
@@ -72,20 +76,16 @@ class PendingRows:
 
     def rows(self, places: Indices) -> Columns:
         """Rows of the pool; arrays of the shape of `places`, `inputs` with one more axis."""
-        pool = self._pool
+        pool = self.pool
         return Columns(
             pool.inputs[places], pool.label[places], pool.event_time[places], pool.offset[places]
         )
 
     def discard(self, devices: Integers, lengths: Integers) -> None:
         """Forget the oldest rows of each device."""
-        width = self._order.shape[1]
-        column = np.arange(width)
-        order = self._order[devices]
-        self._free = np.concatenate((self._free, order[column < lengths[:, np.newaxis]]))
-        shifted = np.minimum(column + lengths[:, np.newaxis], width - 1)
-        self._order[devices] = np.take_along_axis(order, shifted, axis=1)
-        self.count[devices] -= lengths
+        freed = np.empty(int(lengths.sum()), np.int32)
+        _dequeue(self._order, self.count, devices, lengths, freed)
+        self._free = np.concatenate((self._free, freed))
 
     def export(self) -> Columns:
         """Return all rows, device by device, oldest first."""
@@ -94,10 +94,10 @@ class PendingRows:
 
     def _take(self, rows: int) -> Indices:
         """Free places for new rows; the pool doubles when it is full."""
-        size = len(self._pool.label)
+        size = len(self.pool.label)
         if rows > len(self._free):
             more = max(rows, size)
-            self._pool = Columns(*(_longer(column, more) for column in self._pool))
+            self.pool = Columns(*(_longer(column, more) for column in self.pool))
             fresh = np.arange(size, size + more, dtype=np.int32)
             self._free = np.concatenate((self._free, fresh))
         taken, self._free = self._free[:rows], self._free[rows:]
@@ -112,3 +112,30 @@ class PendingRows:
 
 def _longer(column: NDArray[Any], more: int) -> NDArray[Any]:
     return np.concatenate((column, np.empty((more, *column.shape[1:]), column.dtype)))
+
+
+@compiled
+def _enqueue(order: NDArray[np.int32], count: Integers, device: Integers, places: Indices) -> None:
+    for row in range(len(device)):
+        number = device[row]
+        order[number, count[number]] = places[row]
+        count[number] += 1
+
+
+@compiled
+def _dequeue(
+    order: NDArray[np.int32],
+    count: Integers,
+    devices: Integers,
+    lengths: Integers,
+    freed: NDArray[np.int32],
+) -> None:
+    free = 0
+    for index in range(len(devices)):
+        device, length = devices[index], lengths[index]
+        for row in range(length):
+            freed[free] = order[device, row]
+            free += 1
+        count[device] -= length
+        for row in range(count[device]):
+            order[device, row] = order[device, row + length]

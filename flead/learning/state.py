@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from flead.contracts.schema import INPUT_KINDS
 from flead.features.rolling import empty_history
 from flead.features.rows import Floats, Integers
-from flead.features.spread import Spread
+from flead.learning import first_layout
 from flead.learning.pending import Columns, PendingRows
 
 MAGIC: Final = b"FLEADLT"
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
+"""Version that is written; `from_bytes` also reads the ones before."""
+
 _ALIGNMENT: Final = 8
 _PREFIX_BYTES: Final = len(MAGIC) + 1 + 4
 
@@ -28,43 +30,45 @@ NO_PARTITION: Final = -1
 class DeviceArrays:
     """State of many devices; the first axis of every array is the device.
 
-    `history` (devices, features, HISTORY_ROWS) and `seen` (rows so far) serve the rolling
-    statistics. `rows`, `mean` and `m2` (devices, inputs) are the running moments. `personalized`
-    (devices, inputs + 1) holds weights, the intercept last, and `started` whether they are set.
-    `model_version` counts the closed windows. `deadline_ms` is when the open window closes by time,
-    `NO_DEADLINE` without one; `partition` is the one that the device's rows come from.
+    `history`, `shared` and `seen` serve the rolling statistics (see `flead.features.rolling.roll`).
+    `moments` (devices, 3, inputs) are the running moments. `personalized` (devices, inputs + 1)
+    holds weights, the intercept last, and `started` whether they are set. `model_version` counts
+    the closed windows. `deadline_ms` is when the open window closes by time, `NO_DEADLINE` without
+    one; `partition` is the one that the device's rows come from; `last_row_ms` is when the newest
+    came, by processing time.
     """
 
     history: Floats
+    shared: Floats
     seen: Integers
-    rows: Floats
-    mean: Floats
-    m2: Floats
+    moments: Floats
     personalized: Floats
-    started: NDArray[np.int64]
+    started: Integers
     model_version: Integers
     deadline_ms: Integers
     partition: Integers
+    last_row_ms: Integers
 
     @classmethod
     def fresh(cls, devices: int, features: int) -> "DeviceArrays":
         """State of devices that have had no row."""
         inputs = features * len(INPUT_KINDS)
+        history, shared = empty_history(devices, features)
 
         def whole(value: int = 0) -> Integers:
             return np.full(devices, value, np.int64)
 
         return cls(
-            history=empty_history(devices, features),
+            history=history,
+            shared=shared,
             seen=whole(),
-            rows=np.zeros((devices, inputs)),
-            mean=np.zeros((devices, inputs)),
-            m2=np.zeros((devices, inputs)),
+            moments=np.zeros((devices, 3, inputs)),
             personalized=np.zeros((devices, inputs + 1)),
             started=whole(),
             model_version=whole(),
             deadline_ms=whole(NO_DEADLINE),
             partition=whole(NO_PARTITION),
+            last_row_ms=whole(),
         )
 
     def arrays(self) -> list[NDArray[Any]]:
@@ -76,13 +80,9 @@ class DeviceArrays:
         pairs = zip(self.arrays(), further.arrays(), strict=True)
         return DeviceArrays(*(np.concatenate(pair) for pair in pairs))
 
-    def moments(self, devices: Integers) -> Spread:
-        """Return the running moments of some devices."""
-        return Spread(self.rows[devices], self.mean[devices], self.m2[devices])
-
-    def remember(self, devices: Integers, moments: Spread) -> None:
-        """Set the running moments of some devices."""
-        self.rows[devices], self.mean[devices], self.m2[devices] = moments
+    def taken(self, devices: Integers) -> "DeviceArrays":
+        """Return the state of some devices, in this order."""
+        return DeviceArrays(*(array[devices] for array in self.arrays()))
 
 
 class _Header(msgspec.Struct, forbid_unknown_fields=True):
@@ -112,6 +112,12 @@ class TrainerState:
         self.pending.add_devices(len(names))
         self.devices.extend(names)
 
+    def keep(self, devices: Integers) -> None:
+        """Forget all devices but these, which are numbered anew in this order."""
+        self.arrays = self.arrays.taken(devices)
+        self.pending.keep(devices)
+        self.devices = [self.devices[device] for device in devices.tolist()]
+
     def to_bytes(self, features: Sequence[str]) -> bytes:
         """Encode the state: magic, version, header as msgpack, then each array's bytes.
 
@@ -135,14 +141,16 @@ class TrainerState:
         ValueError
             When the bytes are no state, of an unknown version, of another feature list, or cut off.
         """
-        header, start = _read_header(data)
+        version, header, start = _read_header(data)
         if header.features != list(features):
             raise ValueError(
                 f"the state is of the features {header.features}, not {list(features)}: "
                 "start another feature list without state"
             )
-        devices = len(header.devices)
-        layout = _layout(devices, len(features), header.pending)
+        devices, inputs = len(header.devices), len(features) * len(INPUT_KINDS)
+        layout = (_layout if version == STATE_VERSION else first_layout.layout)(
+            devices, len(features), header.pending
+        )
         size = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in layout)
         if len(data) != start + size:
             raise ValueError(f"the state has {len(data)} bytes, not {start + size}: it is damaged")
@@ -153,21 +161,23 @@ class TrainerState:
             count = int(np.prod(shape))
             arrays.append(np.frombuffer(content, dtype, count, position).reshape(shape))
             position += count * dtype.itemsize
-        of_devices = len(fields(DeviceArrays))
-        waiting, *columns = arrays[of_devices:]
-        pending = PendingRows(devices, len(features) * len(INPUT_KINDS))
-        pending.append(np.arange(devices), waiting, Columns(*columns))
-        return cls(header.devices, DeviceArrays(*arrays[:of_devices]), pending)
+        *of_devices, waiting = arrays[: -len(Columns._fields)]
+        if version != STATE_VERSION:
+            of_devices = first_layout.converted(of_devices)
+        pending = PendingRows(devices, inputs)
+        rows = Columns(*arrays[-len(Columns._fields) :])
+        pending.append(np.repeat(np.arange(devices), waiting), rows)
+        return cls(header.devices, DeviceArrays(*of_devices), pending)
 
 
-def _read_header(data: bytes) -> tuple[_Header, int]:
-    """Decode the header and find where the arrays start."""
+def _read_header(data: bytes) -> tuple[int, _Header, int]:
+    """Read the version and the header, and find where the arrays start."""
     if len(data) < _PREFIX_BYTES or data[: len(MAGIC)] != MAGIC:
         raise ValueError("these bytes are not the state of a trainer")
     version = data[len(MAGIC)]
-    if version != STATE_VERSION:
+    if not 1 <= version <= STATE_VERSION:
         raise ValueError(
-            f"the state has version {version}, this code reads version {STATE_VERSION}: "
+            f"the state has version {version}, this code reads versions 1 to {STATE_VERSION}: "
             "restore it with the release that wrote it, or deploy without state"
         )
     end = _PREFIX_BYTES + int.from_bytes(data[len(MAGIC) + 1 : _PREFIX_BYTES], "little")
@@ -175,7 +185,7 @@ def _read_header(data: bytes) -> tuple[_Header, int]:
         header = msgspec.msgpack.decode(data[_PREFIX_BYTES:end], type=_Header)
     except msgspec.DecodeError as error:
         raise ValueError(f"the header of the state is damaged: {error}") from error
-    return header, end + (-end % _ALIGNMENT)
+    return version, header, end + (-end % _ALIGNMENT)
 
 
 def _layout(

@@ -1,33 +1,37 @@
 """Local training of a group of devices: valid rows in, updates and anomalies out."""
 
+import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flead.compiling import compiled
 from flead.contracts.messages import Anomaly, ClosedBy, LocalUpdate, TrainingState
-from flead.contracts.schema import INPUT_KINDS, feature_schema
+from flead.contracts.schema import feature_schema
 from flead.features.rolling import roll
 from flead.features.rows import Floats, Integers, RowBatch
 from flead.learning.anomalies import describe_anomalies
 from flead.learning.cohorts import assign, cohorts_of
 from flead.learning.fleet import FleetState
-from flead.learning.metrics import probability
-from flead.learning.moments import standardize, standardizer
+from flead.learning.moments import choose, standardize
 from flead.learning.pending import Columns, Indices
+from flead.learning.sgd import log_odds, logistic
 from flead.learning.state import NO_DEADLINE, NO_PARTITION, TrainerState
 from flead.learning.updates import Occasion
-from flead.learning.windows import ClosedWindows, close_windows, log_odds, start_personalized
+from flead.learning.windows import PERSONALIZED, ClosedWindows, close_windows, start_personalized
 from flead.learning.zscore import is_anomalous
 
 JITTER: Final = 0.25
 """Share of `window_seconds` over which the windows of different devices are spread."""
 
-_CHUNK_VALUES: Final = 1 << 21
-"""Inputs that are trained on in one call: 16 MB."""
+DAY_MS: Final = 24 * 60 * 60 * 1000
+
+
+WindowObserver = Callable[[ClosedWindows, Integers], None]
+"""Takes closed windows and the offset of each of their rows, (longest, devices) as `places`."""
 
 
 @dataclass(slots=True)
@@ -36,11 +40,14 @@ class Outcome:
 
     updates: list[LocalUpdate] = field(default_factory=list)
     anomalies: list[Anomaly] = field(default_factory=list)
+    evicted: int = 0
+    """Devices that were forgotten."""
 
     def extend(self, other: "Outcome") -> None:
         """Append what another call returned."""
         self.updates.extend(other.updates)
         self.anomalies.extend(other.anomalies)
+        self.evicted += other.evicted
 
 
 class LocalTrainer:
@@ -55,6 +62,10 @@ class LocalTrainer:
     ----------
     features
         The deployment's feature list.
+    device_ttl_days
+        A device without a row for so long is forgotten; when it comes back it starts anew.
+    observer
+        Told of the windows as they close.
 
     Raises
     ------
@@ -62,11 +73,31 @@ class LocalTrainer:
         When the list is empty or names a feature twice.
     """
 
-    def __init__(self, features: Sequence[str]) -> None:
+    def __init__(
+        self,
+        features: Sequence[str],
+        device_ttl_days: float = math.inf,
+        observer: WindowObserver | None = None,
+    ) -> None:
         self._features = list(features)
+        self._observer = observer
+        self._ttl_ms = device_ttl_days * DAY_MS
         self._schema = feature_schema(features)
         self._state = TrainerState.fresh(len(features))
         self._numbers: dict[str, int] = {}
+
+    @property
+    def devices(self) -> int:
+        """How many devices it remembers."""
+        return len(self._state.devices)
+
+    def personalized(self) -> tuple[list[str], Floats, Floats]:
+        """Name the devices, with copies of their moments and personalized models as they are.
+
+        Of shape (devices, 3, inputs) and (devices, inputs + 1), the intercept last.
+        """
+        arrays = self._state.arrays
+        return list(self._state.devices), arrays.moments.copy(), arrays.personalized.copy()
 
     def process(self, batch: RowBatch, now_ms: int, fleet: FleetState) -> Outcome:
         """Take new rows of any of the devices; close and train the windows that they fill."""
@@ -76,7 +107,7 @@ class LocalTrainer:
             self._take(batch, devices, now_ms, fleet, outcome)
             return outcome
         # A topic with more partitions than before: a window's offsets must be of one partition.
-        for partition in np.unique(batch.partition):
+        for partition in np.unique(batch.partition).tolist():
             part = batch.select(batch.partition == partition)
             devices = self._numbers_of(part.devices)
             moved = devices[self._state.arrays.partition[devices] != partition]
@@ -87,10 +118,15 @@ class LocalTrainer:
         return outcome
 
     def close_due(self, now_ms: int, fleet: FleetState) -> Outcome:
-        """Close and train the windows whose oldest row has waited long enough."""
+        """Close and train the windows whose oldest row has waited long enough.
+
+        Then forget the devices that have had no row for `device_ttl_days`.
+        """
         due = np.flatnonzero(self._state.arrays.deadline_ms <= now_ms)
         closed = self._close(due, ClosedBy.TIME, now_ms, fleet)
-        return Outcome([update for windows in closed for update in windows.updates])
+        outcome = Outcome([update for windows in closed for update in windows.updates])
+        outcome.evicted = self._evict(now_ms)
+        return outcome
 
     def flush(self, now_ms: int, fleet: FleetState) -> Outcome:
         """Close and train all open windows: the input has ended."""
@@ -99,16 +135,21 @@ class LocalTrainer:
         return Outcome([update for windows in closed for update in windows.updates])
 
     def next_deadline_ms(self) -> int | None:
-        """When the next window closes by time, None when none is open."""
-        deadline = int(self._state.arrays.deadline_ms.min(initial=NO_DEADLINE))
-        return None if deadline == NO_DEADLINE else deadline
+        """When `close_due` has something to do next, None when nothing is known that it could."""
+        arrays = self._state.arrays
+        deadline = float(arrays.deadline_ms.min(initial=NO_DEADLINE))
+        if len(arrays.last_row_ms):
+            deadline = min(deadline, float(arrays.last_row_ms.min()) + self._ttl_ms)
+        return None if deadline >= NO_DEADLINE else math.ceil(deadline)
 
     def to_bytes(self) -> bytes:
         """Encode all that the trainer remembers; see `flead.learning.state`."""
         return self._state.to_bytes(self._features)
 
     @classmethod
-    def from_bytes(cls, data: bytes, features: Sequence[str]) -> "LocalTrainer":
+    def from_bytes(
+        cls, data: bytes, features: Sequence[str], device_ttl_days: float = math.inf
+    ) -> "LocalTrainer":
         """Restore a trainer.
 
         Raises
@@ -116,10 +157,26 @@ class LocalTrainer:
         ValueError
             When the bytes are no state, of an unknown version, of another feature list, or cut off.
         """
-        trainer = cls(features)
+        trainer = cls(features, device_ttl_days)
         trainer._state = TrainerState.from_bytes(data, features)
-        trainer._numbers = {name: number for number, name in enumerate(trainer._state.devices)}
+        trainer._number_devices()
         return trainer
+
+    def _number_devices(self) -> None:
+        self._numbers = {name: number for number, name in enumerate(self._state.devices)}
+
+    def _evict(self, now_ms: int) -> int:
+        """Forget devices without a row for too long, and return how many."""
+        state = self._state
+        last = state.arrays.last_row_ms
+        # A state of the first version does not say: the time counts from its restore.
+        last[last == 0] = now_ms
+        idle = (last + self._ttl_ms <= now_ms) & (state.pending.count == 0)
+        if not idle.any():
+            return 0
+        state.keep(np.flatnonzero(~idle))
+        self._number_devices()
+        return int(idle.sum())
 
     def _numbers_of(self, names: list[str]) -> Integers:
         """Numbers of devices; unknown ones are added."""
@@ -144,36 +201,35 @@ class LocalTrainer:
         if not len(batch):
             return
         state = self._state
-        order = np.argsort(batch.device_index, kind="stable")
-        counts = np.bincount(batch.device_index, minlength=len(devices))
-        rolled = roll(
-            state.arrays.history[devices], state.arrays.seen[devices], batch.values[order], counts
+        device = devices[batch.device_index]
+        arrays, pending = state.arrays, state.pending
+        inputs = roll(arrays.history, arrays.shared, arrays.seen, device, batch.values)
+        arrays.partition[device] = batch.partition
+        arrays.last_row_ms[devices] = now_ms
+        current = fleet.current(self._schema)
+        start_personalized(state, devices, current)
+        places = pending.append(
+            device, Columns(inputs, batch.label, batch.event_time, batch.offset)
         )
-        state.arrays.history[devices] = rolled.history
-        state.arrays.seen[devices] += counts
-        state.arrays.partition[devices[batch.device_index]] = batch.partition
-        start_personalized(state, devices, fleet.current(self._schema))
-        rows = Columns(
-            rolled.inputs, batch.label[order], batch.event_time[order], batch.offset[order]
-        )
-        places = state.pending.append(devices, counts, rows)
-
-        found = np.flatnonzero(is_anomalous(rolled.inputs))
+        found = np.flatnonzero(is_anomalous(inputs))
         sure = _Probabilities(places[found])
-        while len(full := devices[state.pending.count[devices] >= self._limits(devices, fleet)]):
+        while len(full := devices[pending.count[devices] >= self._limits(devices, fleet)]):
             lengths = self._limits(full, fleet)
             for closed in self._close(full, ClosedBy.COUNT, now_ms, fleet, lengths):
                 outcome.updates.extend(closed.updates)
                 sure.note(closed)
         self._set_deadlines(devices, now_ms, fleet)
         if len(found):
-            numbers = np.repeat(devices, counts)[found]
-            sure.fill(self._probabilities(rolled.inputs[found], numbers, fleet))
-            current = fleet.current(self._schema)
+            far = inputs[found]
+            prior = np.zeros(arrays.moments.shape[1:]) if current is None else current.prior
+            sure.fill(
+                _probabilities(far, device[found], arrays.moments, prior, arrays.personalized)
+            )
             outcome.anomalies.extend(
                 describe_anomalies(
-                    batch.select(order[found]),
-                    rolled.inputs[found],
+                    batch,
+                    found,
+                    far,
                     sure.values,
                     self._features,
                     0 if current is None else current.version,
@@ -191,12 +247,13 @@ class LocalTrainer:
         """Close a window of each device, of all its waiting rows or of its oldest `lengths`."""
         if lengths is None:
             lengths = self._state.pending.count[devices]
-        self._state.arrays.deadline_ms[devices] = NO_DEADLINE
+        if not len(devices):
+            return
         cohort_of_device = self._cohorts(devices, fleet)
-        inputs = len(self._features) * len(INPUT_KINDS)
         for number, cohort in enumerate(cohorts_of(fleet.control)):
             members = np.flatnonzero(cohort_of_device == number)
-            members = members[np.argsort(-lengths[members], kind="stable")]
+            if not len(members):
+                continue
             occasion = Occasion(
                 now_ms=now_ms,
                 closed_by=closed_by,
@@ -208,10 +265,10 @@ class LocalTrainer:
                 hyperparameters=cohort.hyperparameters,
                 trial=cohort.trial,
             )
-            while len(members):
-                chunk = max(1, _CHUNK_VALUES // (int(lengths[members[0]]) * inputs))
-                part, members = members[:chunk], members[chunk:]
-                yield close_windows(self._state, devices[part], lengths[part], occasion)
+            closed = close_windows(self._state, devices[members], lengths[members], occasion)
+            if self._observer is not None:
+                self._observer(closed, self._state.pending.pool.offset[closed.places])
+            yield closed
 
     def _cohorts(self, devices: Integers, fleet: FleetState) -> Integers:
         names = self._state.devices
@@ -238,17 +295,6 @@ class LocalTrainer:
         waits = np.ceil(wait_ms * (1.0 - JITTER * np.array(spread))).astype(np.int64)
         arrays.deadline_ms[devices] = now_ms + waits
 
-    def _probabilities(self, inputs: Floats, devices: Integers, fleet: FleetState) -> Floats:
-        """Probability of each row (rows, inputs) by the personalized model of its device as it is.
-
-        `devices` is (rows,).
-        """
-        arrays = self._state.arrays
-        current = fleet.current(self._schema)
-        prior = None if current is None else current.prior
-        standardized = standardize(inputs, standardizer(arrays.moments(devices), prior))
-        return probability(log_odds(standardized[np.newaxis], arrays.personalized[devices])[0])
-
 
 class _Probabilities:
     """Probability of each anomalous row by the model that its window started with.
@@ -264,10 +310,30 @@ class _Probabilities:
         """Take what the closed windows' models made of their rows."""
         if not self._number:
             return
-        at: NDArray[np.bool_] = closed.within & np.isin(closed.places, list(self._number))
-        for place, logit in zip(closed.places[at].tolist(), closed.logits[at], strict=True):
-            self.values[self._number[place]] = probability(logit)
+        within = np.arange(len(closed.places))[:, np.newaxis] < closed.lengths
+        at = within & np.isin(closed.places, list(self._number))
+        logits = closed.logits[..., PERSONALIZED][at]
+        for place, logit in zip(closed.places[at].tolist(), logits.tolist(), strict=True):
+            self.values[self._number[place]] = logistic(logit)
 
     def fill(self, values: Floats) -> None:
         """Take the probabilities of rows whose window is open."""
         self.values = np.where(np.isnan(self.values), values, self.values)
+
+
+@compiled
+def _probabilities(
+    inputs: Floats, device: Integers, moments: Floats, prior: Floats, personalized: Floats
+) -> Floats:
+    """Probability of each row (rows, inputs) by the personalized model of its device as it is.
+
+    `device` is (rows,).
+    """
+    probability = np.empty(len(device))
+    scale = np.empty((2, inputs.shape[1]))
+    row = np.empty((1, inputs.shape[1]))
+    for number in range(len(device)):
+        choose(moments[device[number]], prior, scale)
+        standardize(inputs[number : number + 1], scale, row)
+        probability[number] = logistic(log_odds(personalized[device[number]], row[0]))
+    return probability

@@ -14,7 +14,6 @@ from flead.contracts.messages import (
     UpdateStatus,
 )
 from flead.features.rows import Floats, Integers
-from flead.features.spread import Spread
 from flead.learning.fleet import PublishedModel
 from flead.learning.metrics import MetricSums
 
@@ -61,7 +60,7 @@ def describe_updates(
     windows: WindowSummary,
     scores: Scores,
     client: Floats | None,
-    moments: Spread,
+    moments: Floats,
     occasion: Occasion,
 ) -> Iterator[LocalUpdate]:
     """Describe windows as updates.
@@ -75,7 +74,7 @@ def describe_updates(
     client
         Trained weights, the intercept last, of shape (devices, inputs + 1); None when paused.
     moments
-        Moments of each device with this window, arrays of shape (devices, inputs).
+        Moments of each device with this window, of shape (devices, 3, inputs).
     occasion
         What the windows have in common.
     """
@@ -89,7 +88,7 @@ def describe_updates(
         _messages(scores.candidate, occasion.candidate, len(names)),
         scores.personalized.messages((windows.model_version - 1).tolist()),
         models,
-        zip(*(array.tolist() for array in moments), strict=True),
+        moments.tolist(),
         strict=True,
     )
     for device, window, current, candidate, personalized, model, spread in columns:

@@ -3,31 +3,35 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flead.compiling import compiled
 from flead.contracts.messages import LocalUpdate
 from flead.features.rows import Floats, Integers
 from flead.learning.fleet import PublishedModel
-from flead.learning.metrics import MetricSums, measure
-from flead.learning.moments import accumulate, standardize, standardizer
-from flead.learning.pending import Columns, Indices
-from flead.learning.sgd import train
-from flead.learning.state import TrainerState
+from flead.learning.metrics import SUMS, MetricSums, score
+from flead.learning.moments import MEMORY_ROWS, accumulate, choose, standardize
+from flead.learning.pending import Indices
+from flead.learning.sgd import log_odds, train
+from flead.learning.state import NO_DEADLINE, TrainerState
 from flead.learning.updates import Occasion, Scores, WindowSummary, describe_updates
-from flead.learning.zscore import is_anomalous
+from flead.learning.zscore import is_far
+
+CURRENT, CANDIDATE, PERSONALIZED = range(3)
+"""The models that score a window, in the order of the arrays below."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClosedWindows:
-    """The updates, and for each row (longest, devices) what the personalized model made of it.
+    """The updates of some devices' windows, and what each model made of their rows.
 
-    `places` says where the rows were in the pool, `within` which entries are rows at all; `logits`
-    are those of the personalized model before it was trained on the window.
+    `places` (longest, devices) says where the rows were in the pool, as far as `lengths` of them;
+    `logits` (longest, devices, 3) are those of the current, candidate and personalized model before
+    training, 0 where there is no such row or model.
     """
 
     updates: list[LocalUpdate]
     places: Indices
-    within: NDArray[np.bool_]
+    lengths: Integers
     logits: Floats
 
 
@@ -43,43 +47,69 @@ def close_windows(
     devices
         Numbers of the devices, each once.
     lengths
-        Rows of each window, at least 1, longest first.
+        Rows of each window, at least 1.
     occasion
         What the windows have in common.
     """
-    places = state.pending.oldest(devices, lengths)
-    rows = state.pending.rows(places)
-    within = np.arange(len(places))[:, np.newaxis] < lengths
-    inputs = np.where(within[..., np.newaxis], rows.inputs, np.nan)
-    label = np.where(within, rows.label, np.nan)
-
-    before = state.arrays.moments(devices)
-    prior = None if occasion.current is None else occasion.current.prior
-    standardized = standardize(inputs, standardizer(before, prior))
     start_personalized(state, devices, occasion.current)
-    state.arrays.started[devices] = 1
-    personalized = state.arrays.personalized[devices]
-    logits = log_odds(standardized, personalized)
-
-    scores = Scores(
-        current=_score(occasion.current, standardized, label),
-        candidate=_score(occasion.candidate, standardized, label),
-        personalized=measure(logits, label),
+    arrays, pending = state.arrays, state.pending
+    arrays.started[devices] = 1
+    places = pending.oldest(devices, lengths)
+    current, candidate = occasion.current, occasion.candidate
+    nothing = np.zeros(arrays.personalized.shape[1])
+    published = np.stack(
+        [nothing if model is None else model.weights for model in (current, candidate)]
     )
-    client = None
-    if not occasion.paused:
-        targets = np.where(np.isnan(label), is_anomalous(inputs), label)
-        client, trained = _train(personalized, standardized, targets, lengths, occasion)
-        state.arrays.personalized[devices] = trained
-    after = accumulate(before, inputs)
-    state.arrays.remember(devices, after)
-    state.arrays.model_version[devices] += 1
-    state.pending.discard(devices, lengths)
+    prior = np.zeros(arrays.moments.shape[1:]) if current is None else current.prior
+    settings = occasion.hyperparameters
+    client = np.repeat(published[:1], len(devices), axis=0)
+    sums = np.zeros((len(devices), 3, SUMS))
+    logits = np.zeros((*places.shape, 3))
+    figures = np.zeros((len(devices), 6), np.int64)
+    _close(
+        devices,
+        places,
+        lengths,
+        pending.pool.inputs,
+        pending.pool.label,
+        published,
+        prior,
+        not occasion.paused,
+        settings.learning_rate,
+        settings.alpha,
+        settings.local_epochs,
+        0.0 if current is None else settings.ditto_pull,
+        arrays.moments,
+        arrays.personalized,
+        client,
+        sums,
+        logits,
+    )
+    _count(
+        places, lengths, pending.pool.label, pending.pool.event_time, pending.pool.offset, figures
+    )
+    arrays.model_version[devices] += 1
+    arrays.deadline_ms[devices] = NO_DEADLINE
+    pending.discard(devices, lengths)
 
     names = [state.devices[device] for device in devices.tolist()]
-    summary = _summarize(state, devices, rows, within, lengths)
-    updates = describe_updates(names, summary, scores, client, after, occasion)
-    return ClosedWindows(list(updates), places, within, logits)
+    summary = WindowSummary(
+        arrays.model_version[devices], arrays.partition[devices], lengths, *figures.T
+    )
+    scores = Scores(
+        current=None if current is None else MetricSums.of(sums[:, CURRENT]),
+        candidate=None if candidate is None else MetricSums.of(sums[:, CANDIDATE]),
+        personalized=MetricSums.of(sums[:, PERSONALIZED]),
+    )
+    updates = describe_updates(
+        names,
+        summary,
+        scores,
+        None if occasion.paused else client,
+        arrays.moments[devices],
+        occasion,
+    )
+    return ClosedWindows(list(updates), places, lengths, logits)
 
 
 def start_personalized(
@@ -92,63 +122,75 @@ def start_personalized(
         state.arrays.started[unstarted] = 1
 
 
-def log_odds(standardized: Floats, weights: Floats) -> Floats:
-    """Log-odds of rows (rows, devices, inputs) by one model or by one of each device."""
-    # einsum sums in one order whatever the shape; BLAS would choose by it.
-    indices = "ldj,j->ld" if weights.ndim == 1 else "ldj,dj->ld"
-    return np.asarray(np.einsum(indices, standardized, weights[..., :-1]) + weights[..., -1])
-
-
-def _score(model: PublishedModel | None, standardized: Floats, label: Floats) -> MetricSums | None:
-    return None if model is None else measure(log_odds(standardized, model.weights), label)
-
-
-def _summarize(
-    state: TrainerState,
+@compiled
+def _close(
     devices: Integers,
-    rows: Columns,
-    within: NDArray[np.bool_],
+    places: Indices,
     lengths: Integers,
-) -> WindowSummary:
-    """Figures of windows whose versions have been counted up."""
-    of_device = np.arange(len(devices))
-    first_time = rows.event_time[0]
-    return WindowSummary(
-        model_version=state.arrays.model_version[devices],
-        partition=state.arrays.partition[devices],
-        rows=lengths,
-        rows_labelled=(within & ~np.isnan(rows.label)).sum(axis=0),
-        first_offset=rows.offset[0],
-        last_offset=rows.offset[lengths - 1, of_device],
-        offset_sum=np.where(within, rows.offset, 0).sum(axis=0),
-        window_start=np.where(within, rows.event_time, first_time).min(axis=0),
-        window_end=np.where(within, rows.event_time, first_time).max(axis=0),
-    )
-
-
-def _train(
+    pool_inputs: Floats,
+    pool_label: Floats,
+    published: Floats,
+    prior: Floats,
+    trains: bool,
+    learning_rate: float,
+    alpha: float,
+    epochs: int,
+    pull: float,
+    moments: Floats,
     personalized: Floats,
-    standardized: Floats,
-    targets: Floats,
+    client: Floats,
+    sums: Floats,
+    logits: Floats,
+) -> None:
+    """Score each window, then train on it: `moments`, `personalized` and `client` change."""
+    longest, inputs = places.shape[0], pool_inputs.shape[1]
+    raw = np.empty((longest, inputs))
+    standardized = np.empty((longest, inputs))
+    targets = np.empty(longest)
+    scale = np.empty((2, inputs))
+    for window in range(len(devices)):
+        device, length = devices[window], lengths[window]
+        for row in range(length):
+            raw[row] = pool_inputs[places[row, window]]
+        choose(moments[device], prior, scale)
+        standardize(raw[:length], scale, standardized)
+        for row in range(length):
+            label = pool_label[places[row, window]]
+            for number in range(3):
+                model = published[number] if number < PERSONALIZED else personalized[device]
+                logits[row, window, number] = log_odds(model, standardized[row])
+                score(logits[row, window, number], label, sums[window, number])
+            if np.isnan(label):
+                label = 1.0 if is_far(raw[row]) else 0.0
+            targets[row] = label
+        if trains:
+            rows, wanted = standardized[:length], targets[:length]
+            anchor = published[CURRENT]
+            train(client[window], rows, wanted, learning_rate, alpha, epochs, 0.0, anchor)
+            train(personalized[device], rows, wanted, learning_rate, alpha, epochs, pull, anchor)
+        accumulate(moments[device], raw[:length], MEMORY_ROWS)
+
+
+@compiled
+def _count(
+    places: Indices,
     lengths: Integers,
-    occasion: Occasion,
-) -> tuple[Floats, Floats]:
-    """Train the client models, from the global one on, and the personalized ones."""
-    start = np.zeros_like(personalized)
-    anchor = None
-    if occasion.current is not None:
-        anchor = occasion.current.weights
-        start[:] = anchor
-    settings = occasion.hyperparameters
-    client, trained = train(
-        np.stack((start, personalized)),
-        standardized,
-        targets,
-        lengths,
-        learning_rate=settings.learning_rate,
-        alpha=settings.alpha,
-        epochs=settings.local_epochs,
-        pull=np.array([0.0, settings.ditto_pull]),
-        anchor=anchor,
-    )
-    return client, trained
+    pool_label: Floats,
+    pool_time: Integers,
+    pool_offset: Integers,
+    figures: Integers,
+) -> None:
+    """Write the figures of `WindowSummary` from `rows_labelled` on, of shape (windows, 6)."""
+    for window in range(len(lengths)):
+        first = places[0, window]
+        labelled, total = 0, 0
+        start, end = pool_time[first], pool_time[first]
+        for row in range(lengths[window]):
+            place = places[row, window]
+            labelled += 0 if np.isnan(pool_label[place]) else 1
+            total += pool_offset[place]
+            start, end = min(start, pool_time[place]), max(end, pool_time[place])
+        last = places[lengths[window] - 1, window]
+        figures[window, 0] = labelled
+        figures[window, 1], figures[window, 2] = pool_offset[first], pool_offset[last]
+        figures[window, 3], figures[window, 4], figures[window, 5] = total, start, end

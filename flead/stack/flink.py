@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from flead.settings import Settings
 from flead.stack import health
 from flead.stack.beam_patch import JAR_NAME, write_patched_jar
 from flead.stack.files import write_file
@@ -136,7 +137,7 @@ def _configuration(home: Home, ports: Ports) -> str:
         "taskmanager.host": HOST,
         "taskmanager.bind-host": HOST,
         "taskmanager.numberOfTaskSlots": TASK_SLOTS,
-        "taskmanager.memory.process.size": "2048m",
+        "taskmanager.memory.process.size": f"{Settings.from_environment().taskmanager_memory_mb}m",
         "taskmanager.memory.jvm-metaspace.size": "256m",
         "taskmanager.memory.managed.fraction": "0.3",
         "python.executable": python,

@@ -40,7 +40,7 @@ from flead.contracts.messages import (
 )
 from flead.contracts.schema import feature_schema, input_names
 from flead.contracts.topics import Topic, dead_letter_topic
-from flead.features.decoding import dead_letter, decode_telemetry
+from flead.features.decoding import TelemetryDecoder, dead_letter
 from flead.features.rows import RowBatch
 from flead.learning.trainer import FleetState, LocalTrainer, Outcome
 
@@ -108,6 +108,7 @@ class PackByBucket(ScalarFunction):
         self.buckets = buckets
 
     def open(self, function_context: FunctionContext) -> None:
+        self.decoder = TelemetryDecoder(self.features)
         self.bucket_by_device: dict[str, int] = {}
 
     def eval(
@@ -118,15 +119,15 @@ class PackByBucket(ScalarFunction):
         offset: pd.Series,
         timestamp: pd.Series,
     ) -> pd.Series:
-        batch, rejected = decode_telemetry(
+        batch, rejected = self.decoder.decode(
             key.tolist(),
             value.tolist(),
             partition.to_numpy(np.int32),
             offset.to_numpy(np.int64),
             timestamp.to_numpy("datetime64[ms]").astype(np.int64),
-            self.features,
         )
-        packed = list(self.split(batch))
+        buckets = np.array([self.bucket(device) for device in batch.devices], np.int64)
+        packed = [pack_rows(bucket, rows) for bucket, rows in batch.split(buckets)]
         if rejected:
             bucket = rejected[0].partition % self.buckets
             body = msgspec.msgpack.encode(
@@ -134,12 +135,6 @@ class PackByBucket(ScalarFunction):
             )
             packed.append(bucket.to_bytes(2, "big") + body)
         return pd.Series(packed + [None] * (len(value) - len(packed)), dtype=object)
-
-    def split(self, batch: RowBatch) -> Iterator[bytes]:
-        buckets = np.array([self.bucket(device) for device in batch.devices], np.int64)
-        of_row = buckets[batch.device_index]
-        for bucket in np.unique(of_row):
-            yield pack_rows(int(bucket), batch.select(np.flatnonzero(of_row == bucket)))
 
     def bucket(self, device: str) -> int:
         bucket = self.bucket_by_device.get(device)
@@ -149,7 +144,13 @@ class PackByBucket(ScalarFunction):
 
 
 class TrainBucket(KeyedBroadcastProcessFunction):
-    """Hold the trainer of a bucket's devices in one state value; adopt what is broadcast."""
+    """Hold the trainer of a bucket's devices in one state value; adopt what is broadcast.
+
+    A subtask owns its buckets until it is restarted, so trainers stay in memory once they are read
+    from the state. PyFlink sends changed state values to the JVM when a bundle ends, always before
+    a checkpoint, and asks the gauges just before: then, and not after every element, trainers that
+    have changed are encoded into the buffers that the state holds.
+    """
 
     def __init__(self, deployment: TrainingDeployment) -> None:
         self.deployment_json = msgspec.json.encode(deployment)
@@ -157,45 +158,80 @@ class TrainBucket(KeyedBroadcastProcessFunction):
     def open(self, runtime_context: RuntimeContext) -> None:
         deployment = msgspec.json.decode(self.deployment_json, type=TrainingDeployment)
         self.features = deployment.features
+        self.device_ttl_days = deployment.device_ttl_days
         self.schema = feature_schema(deployment.features)
         self.inputs = len(input_names(deployment.features))
         self.initial_control = TrainingControl(0, deployment.hyperparameters)
         self.first_subtask = runtime_context.get_index_of_this_subtask() == 0
         self.state = runtime_context.get_state(ValueStateDescriptor("trainer", byte_array()))
-        self.deadline = runtime_context.get_state(ValueStateDescriptor("deadline", Types.LONG()))
         self.fleet: FleetState | None = None
+        self.trainers: dict[int, LocalTrainer] = {}
+        self.changed: dict[int, bytearray] = {}
+        metrics = runtime_context.get_metrics_group()
+        metrics.gauge("devices", self.store_changed_trainers)
+        self.rejected = metrics.counter("rejected_broadcast_messages")
+        self.evicted = metrics.counter("evicted_devices")
 
     def process_element(self, value: bytes, ctx: Any) -> Iterator[Row]:
-        body = value[2:]
+        bucket, body = int.from_bytes(value[:2], "big"), value[2:]
         now = ctx.timer_service().current_processing_time()
         if not body:
-            yield from self.close_due(now, ctx)
+            yield from self.close_due(bucket, now, ctx)
             return
         kind, *fields = msgspec.msgpack.decode(body)
         if kind == DEAD_LETTERS:
             for encoded in fields[0]:
                 yield Row(Topic.TELEMETRY_DLQ.value, None, encoded)
         elif kind == ROWS:
-            trainer = self.trainer()
+            trainer = self.trainer(bucket)
+            self.mark_changed(bucket)
             yield from emit(trainer.process(unpack_rows(fields), now, self.fleet_state(ctx)))
-            self.keep(trainer)
         else:
             raise ValueError(f"a packed record is of the unknown kind {kind!r}")
 
-    def close_due(self, now: int, ctx: Any) -> Iterator[Row]:
+    def close_due(self, bucket: int, now: int, ctx: Any) -> Iterator[Row]:
         """Close the windows that have waited long enough; most ticks find none and end here."""
-        deadline = self.deadline.value()
+        trainer = self.trainer(bucket)
+        deadline = trainer.next_deadline_ms()
         if deadline is None or deadline > now:
             return
-        trainer = self.trainer()
-        yield from emit(trainer.close_due(now, self.fleet_state(ctx)))
-        self.keep(trainer)
+        self.mark_changed(bucket)
+        outcome = trainer.close_due(now, self.fleet_state(ctx))
+        self.evicted.inc(outcome.evicted)
+        yield from emit(outcome)
+
+    def trainer(self, bucket: int) -> LocalTrainer:
+        """Return the trainer of the current key's bucket, read from the state the first time."""
+        trainer = self.trainers.get(bucket)
+        if trainer is None:
+            stored = self.state.value()
+            trainer = (
+                LocalTrainer(self.features, self.device_ttl_days)
+                if stored is None
+                else LocalTrainer.from_bytes(stored, self.features, self.device_ttl_days)
+            )
+            self.trainers[bucket] = trainer
+        return trainer
+
+    def mark_changed(self, bucket: int) -> None:
+        """Give the state a buffer that is filled when the bundle ends."""
+        if bucket not in self.changed:
+            self.changed[bucket] = bytearray()
+            self.state.update(self.changed[bucket])
+
+    def store_changed_trainers(self) -> int:
+        """Encode the trainers of the bundle; return how many devices this subtask holds."""
+        for bucket, buffer in self.changed.items():
+            buffer[:] = self.trainers[bucket].to_bytes()
+        self.changed.clear()
+        return sum(trainer.devices for trainer in self.trainers.values())
 
     def process_broadcast_element(self, value: Row, ctx: Any) -> Iterator[Row]:
         topic, _, message, partition, offset, timestamp = value
         try:
             key = self.adopted_as(topic, message, self.fleet_state(ctx))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self.rejected.inc()
             # Every subtask reads every broadcast message; one of them reports it.
             if self.first_subtask:
                 yield self.reject(topic, message, partition, offset, timestamp, error)
@@ -253,23 +289,6 @@ class TrainBucket(KeyedBroadcastProcessFunction):
                 control=decode(CONTROL_KEY, TrainingControl) or self.initial_control,
             )
         return self.fleet
-
-    def trainer(self) -> LocalTrainer:
-        stored = self.state.value()
-        return (
-            LocalTrainer(self.features)
-            if stored is None
-            else LocalTrainer.from_bytes(stored, self.features)
-        )
-
-    def keep(self, trainer: LocalTrainer) -> None:
-        """Store the trainer, and beside it when its next window closes."""
-        self.state.update(trainer.to_bytes())
-        deadline = trainer.next_deadline_ms()
-        if deadline is None:
-            self.deadline.clear()
-        else:
-            self.deadline.update(deadline)
 
 
 def emit(outcome: Outcome) -> Iterator[Row]:

@@ -19,8 +19,6 @@ USED_BY = {
     "airflow": (
         "flead.contracts",
         "flead.settings",
-        "flead.features",
-        "flead.learning",
         "flead.federation",
         "flead.storage",
         "flead.messaging",

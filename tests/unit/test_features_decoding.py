@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from flead.contracts.messages import DeadLetterReason as Reason
 from flead.contracts.messages import Telemetry
-from flead.features.decoding import decode_telemetry
+from flead.features.decoding import TelemetryDecoder
 
 FEATURES = ["power", "flow"]
 GOOD = b'{"device_id":"a","event_time":5,"features":{"power":1.5,"flow":2},"label":1}'
@@ -22,13 +22,12 @@ GOOD = b'{"device_id":"a","event_time":5,"features":{"power":1.5,"flow":2},"labe
 def decode(messages, features=FEATURES):
     """Decode (key, value) messages of partition 3, from offset 10 on, sent at 1000, 1001, ..."""
     count = len(messages)
-    return decode_telemetry(
+    return TelemetryDecoder(features).decode(
         [key for key, _ in messages],
         [value for _, value in messages],
         np.full(count, 3, np.int32),
         np.arange(10, 10 + count),
         np.arange(1000, 1000 + count),
-        features,
     )
 
 
@@ -136,6 +135,17 @@ def test_feature_names_may_hold_any_characters(features):
 
     assert letters == []
     assert batch.values.tolist() == [list(range(len(features)))]
+
+
+@pytest.mark.parametrize("features", [["power", "flow"], ['say "hi"', "flow"]])
+def test_an_undeclared_feature_is_named(features):
+    value = json.dumps({"device_id": "a", "event_time": 0, "features": {"noise": 1.0}}).encode()
+
+    batch, letters = decode([(b"a", value)], features)
+
+    assert len(batch) == 0
+    assert letters[0].reason is Reason.UNDECLARED_FEATURE
+    assert "noise" in letters[0].detail
 
 
 def test_no_messages_make_an_empty_batch():

@@ -37,25 +37,26 @@ def inputs_by_the_definition(series):
 
 
 def roll_in_parts(devices, parts):
-    """Make the inputs of rows of which the given numbers come at a time, device by device."""
+    """Make the inputs of rows of which the given numbers come at a time, devices interleaved."""
     features = len(devices[0][0])
-    history = empty_history(len(devices), features)
-    taken = np.zeros(len(devices), np.int64)
+    history, shared = empty_history(len(devices), features)
+    seen = np.zeros(len(devices), np.int64)
     inputs = [[np.empty((0, 4 * features))] for _ in devices]
     for part in parts:
-        counts = np.minimum(part, [len(rows) for rows in devices] - taken)
-        with_rows = np.flatnonzero(counts)
-        values = [devices[d][taken[d] : taken[d] + counts[d]] for d in with_rows]
-        if not values:
+        counts = np.minimum(part, [len(rows) for rows in devices] - seen)
+        device = np.repeat(np.arange(len(devices)), counts)
+        if not len(device):
             continue
-        rolled = roll(
-            history[with_rows], taken[with_rows], np.concatenate(values), counts[with_rows]
+        values = np.concatenate(
+            [rows[at : at + n] for rows, at, n in zip(devices, seen, counts, strict=True)]
         )
-        history[with_rows] = rolled.history
-        taken += counts
-        bounds = np.cumsum(counts[with_rows])[:-1]
-        for device, rows in zip(with_rows, np.split(rolled.inputs, bounds), strict=True):
-            inputs[device].append(rows)
+        # A device's rows in their order, those of other devices between them.
+        order = np.argsort(
+            np.concatenate([np.linspace(0, 1, n, endpoint=False) for n in counts]), kind="stable"
+        )
+        made = roll(history, shared, seen, device[order], values[order])
+        for number in range(len(devices)):
+            inputs[number].append(made[device[order] == number])
     return [np.concatenate(rows) for rows in inputs]
 
 

@@ -34,7 +34,7 @@ def test_the_pool_behaves_like_a_queue_for_each_device(steps):
         counts = np.array(arriving, np.int64)[devices]
         numbers = list(range(came, came + int(counts.sum())))
         came += len(numbers)
-        places = pending.append(devices, counts, rows(numbers))
+        places = pending.append(np.repeat(devices, counts), rows(numbers))
         assert pending.rows(places).offset.tolist() == numbers
         for device, part in zip(devices, np.split(numbers, np.cumsum(counts)[:-1]), strict=False):
             queues[device].extend(int(number) for number in part)
@@ -59,10 +59,10 @@ def test_the_pool_behaves_like_a_queue_for_each_device(steps):
 
 def test_further_devices_start_without_rows():
     pending = PendingRows(1, 2)
-    pending.append(np.array([0]), np.array([2]), rows([1, 2]))
+    pending.append(np.array([0, 0]), rows([1, 2]))
 
     pending.add_devices(2)
-    pending.append(np.array([2]), np.array([1]), rows([3]))
+    pending.append(np.array([2]), rows([3]))
 
     assert pending.count.tolist() == [2, 0, 1]
     assert pending.export().offset.tolist() == [1, 2, 3]

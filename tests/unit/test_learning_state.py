@@ -1,7 +1,11 @@
 """The binary form of a trainer says what it is, and refuses what it is not."""
 
+import json
+import math
 import pickle
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -12,6 +16,7 @@ from flead.learning.state import STATE_VERSION
 from flead.learning.trainer import LocalTrainer
 
 FEATURES = ["power"]
+FIXTURES = Path(__file__).parent / "fixtures"
 FLEET = FleetState(None, None, TrainingControl(0, Hyperparameters()))
 
 
@@ -44,13 +49,49 @@ def test_a_trainer_without_devices_is_read_back():
 def test_another_version_is_refused_by_its_number(state):
     later = state[:7] + b"\x63" + state[8:]
 
-    with pytest.raises(ValueError, match="version 99, this code reads version 1"):
+    with pytest.raises(ValueError, match="version 99, this code reads versions 1 to 2"):
         LocalTrainer.from_bytes(later, FEATURES)
 
 
 def test_another_feature_list_is_refused_by_its_names(state):
     with pytest.raises(ValueError, match=r"\['power'\], not \['flow'\]"):
         LocalTrainer.from_bytes(state, ["flow"])
+
+
+def test_a_state_of_the_first_version_goes_on_as_the_code_that_wrote_it_did():
+    recorded = json.loads((FIXTURES / "trainer_state_v1.json").read_text())
+    rows = recorded["rows"]
+    names = sorted({row["device_id"] for row in rows})
+    values = [[math.nan if v is None else v for v in row["values"]] for row in rows]
+    labels = [math.nan if row["label"] is None else row["label"] for row in rows]
+    batch = RowBatch(
+        names, np.array([names.index(row["device_id"]) for row in rows], np.int32),
+        np.zeros(len(rows), np.int32), np.array([row["offset"] for row in rows]),
+        np.array([row["event_time"] for row in rows]), np.array(labels, float), np.array(values),
+    )  # fmt: skip
+    settings = msgspec.convert(recorded["hyperparameters"], Hyperparameters)
+    fleet = FleetState(None, None, TrainingControl(1, settings))
+
+    trainer = LocalTrainer.from_bytes(
+        (FIXTURES / "trainer_state_v1.bin").read_bytes(), recorded["features"], device_ttl_days=1
+    )
+    updates = trainer.process(batch, 0, fleet).updates + trainer.flush(0, fleet).updates
+
+    def key(update):
+        return update["device_id"], update["model_version"]
+
+    made = sorted(msgspec.to_builtins(updates), key=key)
+    assert len(made) == len(recorded["updates"]) == 6
+    for update, expected in zip(made, sorted(recorded["updates"], key=key), strict=True):
+        for name in ("device_id", "model_version", "first_offset", "last_offset", "offset_sum"):
+            assert update[name] == expected[name]
+        assert update["weights"] == pytest.approx(expected["weights"], abs=1e-9)
+        assert update["intercept"] == pytest.approx(expected["intercept"], abs=1e-9)
+        assert update["moments"]["count"] == expected["count"]
+        assert update["moments"]["mean"] == pytest.approx(expected["mean"], rel=1e-9)
+        assert update["personalized_metrics"]["log_loss_sum"] == pytest.approx(
+            expected["log_loss_sum"], abs=1e-9
+        )
 
 
 @pytest.mark.parametrize("cut", [0, 5, 11, 20, -1])

@@ -7,7 +7,7 @@ import pytest
 
 from flead.contracts.messages import Hyperparameters, TrainingControl
 from flead.contracts.simulation import FEATURES
-from flead.features.decoding import decode_telemetry
+from flead.features.decoding import TelemetryDecoder
 from flead.federation.artifact import artifact_bytes
 from flead.federation.strategy import FedAvg
 from flead.fleet.simulator import Simulator
@@ -27,10 +27,10 @@ def telemetry(seed, rows_of_device, devices=DEVICES):
     for rows in simulator.batches():
         messages = rows[:left].encode()
         count = len(messages)
-        batch, rejected = decode_telemetry(
+        batch, rejected = TelemetryDecoder(FEATURES).decode(
             [key for key, _ in messages], [value for _, value in messages],
             np.zeros(count, np.int32), np.arange(offset, offset + count),
-            np.zeros(count, np.int64), FEATURES,
+            np.zeros(count, np.int64),
         )  # fmt: skip
         assert not rejected
         # Batches of a tenth of a window of each device, so that versions reach the devices in time.

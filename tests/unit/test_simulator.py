@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from flead.contracts.messages import Telemetry
 from flead.contracts.simulation import FEATURES
-from flead.features.decoding import decode_telemetry
+from flead.features.decoding import TelemetryDecoder
 from flead.fleet.attacks import ATTACKS, EPISODE_ROWS, FLATLINE
 from flead.fleet.devices import KINDS
 from flead.fleet.malformed import MALFORMATIONS
@@ -280,13 +280,12 @@ class TestMalformed:
         messages = [malformation(*message) for message in encoded(Simulator(**FLEET))[:500]]
         positions = np.arange(len(messages))
 
-        rows, letters = decode_telemetry(
+        rows, letters = TelemetryDecoder(FEATURES).decode(
             [key for key, _ in messages],
             [value for _, value in messages],
             np.zeros(len(messages), dtype=np.int32),
             positions,
             positions,
-            FEATURES,
         )
 
         assert len(rows) == 0

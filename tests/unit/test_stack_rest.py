@@ -12,7 +12,7 @@ from flead.stack.flink_rest import FlinkClient
 
 class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        body = json.dumps({"state": "RUNNING", "path": self.path}).encode()
+        body = json.dumps({"status": "RUNNING", "path": self.path}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

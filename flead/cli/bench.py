@@ -1,0 +1,68 @@
+"""`flead bench`: benchmarks, each with its baseline in the same run."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from flead.cli.stack import Json
+
+app = typer.Typer(no_args_is_help=True)
+bench = typer.Typer(no_args_is_help=True, help="Measure, with the baseline in the same run.")
+app.add_typer(bench, name="bench")
+
+
+@bench.callback()
+def benchmarks() -> None:
+    """Measure, with the baseline in the same run; servers of their own are started and stopped."""
+
+
+@bench.command()
+def training(
+    rows: Annotated[int, typer.Option(min=100_000, help="Rows that are timed.")] = 2_000_000,
+    warm_up_rows: Annotated[int, typer.Option(min=0, help="Rows before those timed.")] = 2_000_000,
+    devices: Annotated[int, typer.Option(min=1, help="Devices of the fleet.")] = 2_407,
+    buckets: Annotated[
+        int | None, typer.Option(min=1, help="Buckets of the job's state (default: the job's).")
+    ] = None,
+    parallelism: Annotated[int, typer.Option(min=1, help="Parallelism of the job.")] = 2,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(min=0.5, help="Time between two checkpoints.")
+    ] = 5.0,
+    latency_seconds: Annotated[
+        float, typer.Option(min=0, help="How long latency is measured; 0 leaves it out.")
+    ] = 30.0,
+    latency_rate: Annotated[
+        float, typer.Option(min=1, help="Rows a second while latency is measured.")
+    ] = 10_000.0,
+    memory_mb: Annotated[int, typer.Option(min=1_024, help="Memory of the TaskManager.")] = 2_048,
+    json: Json = False,
+) -> None:
+    """Throughput, latency and memory of the training job, against a plain consumer.
+
+    The plain consumer runs the same learning on the same rows in one process, without state,
+    checkpoints or transactions: the ratio, by CPU second, is what exactly-once on Flink costs.
+    """
+    import msgspec
+
+    from benchmarks.training import Options, run
+
+    result = run(
+        Options(
+            rows=rows,
+            warm_up_rows=warm_up_rows,
+            devices=devices,
+            buckets=buckets,
+            parallelism=parallelism,
+            checkpoint_seconds=checkpoint_seconds,
+            latency_seconds=latency_seconds,
+            latency_rate=latency_rate,
+            memory_mb=memory_mb,
+        ),
+        lambda line: typer.echo(line, err=True),
+    )
+    if json:
+        sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
+        return
+    for name, value in msgspec.to_builtins(result).items():
+        sys.stdout.write(f"{name:<28} {value}\n")
