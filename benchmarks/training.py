@@ -1,9 +1,9 @@
 """The training job as deployed, against a plain consumer on the same rows.
 
-Both read a topic that is full before they start. Throughput is taken from the positions and times
-of the anomalies that the job wrote, so that it does not depend on when somebody looked, and leaves
-out the rows of the warm-up, in which the JVM compiles. Latency is measured after that, at a steady
-rate.
+Both read a topic that is full before they start; one message in 500 is malformed. Throughput is
+taken from the positions and times of the dead letters and anomalies that the job wrote, so that it
+does not depend on when somebody looked, and leaves out the rows of the warm-up, in which the JVM
+compiles. Latency is measured after that, at a steady rate.
 """
 
 import contextlib
@@ -34,6 +34,7 @@ from flead.stack.processes import belonging_to
 SCRIPT = CHECKOUT / "jobs" / "flink" / "local_training.py"
 SERVICES = ("flink-jobmanager", "flink-taskmanager")
 GROUP = "bench"
+MALFORMED_RATE = 0.002
 READ_TIMEOUT_SECONDS = 120.0
 
 Say = Callable[[str], None]
@@ -102,6 +103,7 @@ def run(options: Options, say: Say) -> TrainingResult:
         _flead(
             home, "simulate", "--devices", str(options.devices), "--speed", "max", "--rate",
             f"{13 * options.devices}/min", "--rows", str(total), "--seed", "1",
+            "--malformed-rate", str(MALFORMED_RATE),
         )  # fmt: skip
         _commit_start(servers)
         given = {} if options.buckets is None else {"buckets": options.buckets}
@@ -277,7 +279,9 @@ class _Outputs:
 
     def follow(self, job: _Job) -> None:
         """Read until the job has come to the end of its input."""
-        self._consumer.subscribe([Topic.LOCAL_UPDATES.value, Topic.ANOMALIES.value])
+        self._consumer.subscribe(
+            [Topic.LOCAL_UPDATES.value, Topic.ANOMALIES.value, Topic.TELEMETRY_DLQ.value]
+        )
         with contextlib.closing(self._consumer):
             self._follow(job)
 
@@ -293,10 +297,10 @@ class _Outputs:
                     self.updates += 1
                     self._update_times.append(message.timestamp()[1])
                     continue
-                self.anomalies += 1
-                anomaly = decoder.decode(message.value() or b"")
+                self.anomalies += message.topic() == Topic.ANOMALIES
+                output = decoder.decode(message.value() or b"")
                 self._positions.append(
-                    (message.timestamp()[1], anomaly["partition"], anomaly["offset"])
+                    (message.timestamp()[1], output["partition"], output["offset"])
                 )
             if messages:
                 quiet_since = time.monotonic()
@@ -329,7 +333,7 @@ class _Outputs:
         }
 
     def _progress(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows passed at the time of each anomaly: the sum of the partitions' positions."""
+        """Rows passed at the time of each output: the sum of the partitions' positions."""
         positions = np.array(sorted(self._positions))
         done = np.zeros(len(positions))
         for partition in np.unique(positions[:, 1]):

@@ -20,6 +20,8 @@ EXPLANATIONS: dict[tuple[str, str], Callable[[Any], str]] = {
     ("flead.stack.service", "StackError"): str,
     ("flead.fleet.streaming", "StreamingError"): str,
     ("flead.messaging.topics", "TopicLayoutError"): str,
+    ("flead.contracts.dataspec", "DataSpecError"): str,
+    ("flead.datasets.reading", "DatasetError"): str,
     ("msgspec", "ValidationError"): lambda error: f"a value is not valid: {error}",
     ("psycopg2", "OperationalError"): lambda error: f"PostgreSQL: {error}; see `flead status`",
     ("confluent_kafka", "KafkaException"): lambda error: (

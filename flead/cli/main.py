@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from flead.cli import bench, demo, simulate, stack
+from flead.cli import bench, demo, experiment, simulate, stack
 from flead.cli.errors import explanation
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
         "- `flead up`: start Kafka, PostgreSQL, Flink and Airflow on this machine\n"
         "- `flead status`: what runs, where, and the memory it uses\n"
         "- `flead logs -f`: what the servers say\n"
+        "- `flead experiment`: what the learning is worth on your own CSV files, without servers\n"
         "- `flead down`: stop everything; the data stays"
     ),
     epilog="FLEAD_HOME names the folder of the stack (default: .flead in the checkout).",
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.add_typer(demo.app)
 app.add_typer(stack.app)
 app.add_typer(simulate.app)
+app.add_typer(experiment.app)
 app.add_typer(bench.app)
 
 

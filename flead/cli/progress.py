@@ -1,10 +1,12 @@
 """Progress on standard error: a line for each thing that happened, in colour on a terminal."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
 
 from flead.stack.lifecycle import Progress, Report
 
@@ -47,3 +49,24 @@ def _line(progress: Progress) -> str:
         return f"{mark} {progress.detail}"
     took = f"{progress.seconds:5.1f} s" if progress.seconds else ""
     return f"{mark} {progress.subject:<22}{progress.state:<8}{took:>8}  {progress.detail}".rstrip()
+
+
+@contextmanager
+def work_progress() -> Iterator[Callable[[str, float], None]]:
+    """Give the function that shows a piece of work and the share of it that is done."""
+    bars = RichProgress(
+        TextColumn("{task.description:<32}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True, highlight=False),
+    )
+    tasks: dict[str, TaskID] = {}
+    with bars:
+
+        def report(what: str, share: float) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=1.0)
+            bars.update(tasks[what], completed=share)
+
+        yield report

@@ -16,7 +16,12 @@ DeviceId = Annotated[str, Meta(min_length=1, max_length=256)]
 # Until the year 9999, which 64-bit integers and PostgreSQL's timestamps hold.
 Milliseconds = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Version = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
+# Sums of products with larger ones would not be finite.
+Weight = Annotated[float, Meta(ge=-1e100, le=1e100)]
+
+MAX_TRIALS: Final = 100
 
 
 class Telemetry(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -137,15 +142,15 @@ class GlobalModel(msgspec.Struct, frozen=True):
     model cannot have been measured when it is published.
     """
 
-    version: Annotated[int, Meta(ge=1)]
+    version: Version
     parent_version: Count
-    restored_version: int | None
+    restored_version: Version | None
     status: ModelStatus
     aggregation_round: Count
     feature_schema: str
     feature_names: list[str]
-    weights: list[float]
-    intercept: float
+    weights: list[Weight]
+    intercept: Weight
     standardizer: Moments
     strategy: str
     num_devices: Count
@@ -160,12 +165,12 @@ class GlobalModel(msgspec.Struct, frozen=True):
 class Hyperparameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of local training that the fleet shares."""
 
-    learning_rate: Annotated[float, Meta(gt=0, le=10)] = 0.1
-    alpha: Annotated[float, Meta(ge=0, le=1)] = 1e-3
-    window_rows: Annotated[int, Meta(ge=1, le=10_000)] = 50
+    learning_rate: Annotated[float, Meta(gt=0, le=10)] = 0.05
+    alpha: Annotated[float, Meta(ge=0, le=1)] = 1e-4
+    window_rows: Annotated[int, Meta(ge=1, le=10_000)] = 30
     window_seconds: Annotated[float, Meta(gt=0, le=86_400)] = 60.0
-    local_epochs: Annotated[int, Meta(ge=1, le=100)] = 1
-    ditto_pull: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    local_epochs: Annotated[int, Meta(ge=1, le=100)] = 3
+    ditto_pull: Annotated[float, Meta(ge=0, le=1)] = 0.03
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -188,7 +193,7 @@ class TrainingControl(msgspec.Struct, frozen=True):
 
     revision: Count
     hyperparameters: Hyperparameters
-    trials: list[Trial] = []
+    trials: Annotated[list[Trial], Meta(max_length=MAX_TRIALS)] = []
     state: TrainingState = TrainingState.RUN
     schema_version: Literal[1] = SCHEMA_VERSION
 

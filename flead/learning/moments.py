@@ -19,7 +19,7 @@ MIN_OWN_ROWS: Final = 30
 MIN_ROWS: Final = 2
 """Rows of an input below which it is neutral."""
 
-MEMORY_ROWS: Final = 2_000
+MEMORY_ROWS: Final = 20_000
 """Cap of the count: older rows fade, so that the moments follow a device that changes."""
 
 

@@ -1,5 +1,6 @@
 """Devices and federation joined: rows in, global model versions out."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,13 +13,13 @@ from flead.contracts.messages import (
 )
 from flead.contracts.schema import feature_schema, input_names
 from flead.features.rows import Floats, RowBatch
-from flead.federation.admission import AdmissionContext
+from flead.federation.admission import AdmissionContext, RejectReason
 from flead.federation.round import describe_model, run_round
 from flead.federation.standardizer import merge_moments
 from flead.federation.strategy import Strategy
 from flead.federation.updates import model_vector
 from flead.learning.fleet import FleetState
-from flead.learning.trainer import LocalTrainer, Outcome
+from flead.learning.trainer import LocalTrainer, Outcome, WindowObserver
 from flead.settings import Settings
 
 
@@ -34,7 +35,8 @@ class OfflineUpdate:
 class OfflineLoop:
     """Trains devices on batches of rows and aggregates as soon as a round has its updates.
 
-    Every aggregate is promoted at once and is what the next batch starts from.
+    Every aggregate is promoted at once and is what the next batch starts from. `models` holds all
+    versions, `rejected` counts the updates that did not count.
 
     Parameters
     ----------
@@ -47,6 +49,8 @@ class OfflineLoop:
     settings
         `round_min_updates`, `max_updates_per_round` and the limits of admission count, times do
         not.
+    observer
+        Told of the windows as they close.
     """
 
     def __init__(
@@ -55,9 +59,11 @@ class OfflineLoop:
         control: TrainingControl,
         strategy: Strategy,
         settings: Settings,
+        observer: WindowObserver | None = None,
     ) -> None:
         self.models: list[GlobalModel] = []
-        self.trainer = LocalTrainer(features)
+        self.rejected: Counter[RejectReason] = Counter()
+        self.trainer = LocalTrainer(features, observer=observer)
         self._features = list(features)
         self._schema = feature_schema(features)
         self._inputs = len(input_names(features))
@@ -108,6 +114,7 @@ class OfflineLoop:
             max_update_norm=self._settings.max_update_norm,
         )
         result = run_round(updates, context, self._strategy)
+        self.rejected.update(judged.reason for judged in result.judged if judged.reason)
         if result.weights is None:
             return
         for received in result.accepted:
@@ -129,4 +136,6 @@ class OfflineLoop:
         )
         self.models.append(model)
         self._bases[version] = model_vector(model.weights, model.intercept)
+        # Updates of older bases are too stale to count.
+        self._bases.pop(version - self._settings.max_staleness - 1, None)
         self._fleet = FleetState(model, None, self._control)

@@ -15,7 +15,9 @@ from flead.learning.fleet import FleetState
 from flead.learning.trainer import LocalTrainer
 
 FEATURES = ["power", "flow"]
-SETTINGS = Hyperparameters(learning_rate=0.07, alpha=2e-3, window_rows=35, local_epochs=2)
+SETTINGS = Hyperparameters(
+    learning_rate=0.07, alpha=2e-3, window_rows=35, local_epochs=2, ditto_pull=0.0
+)
 
 
 class Device:

@@ -112,7 +112,7 @@ def test_the_same_rows_give_the_same_models_to_the_byte():
 def test_rounds_take_no_more_updates_than_allowed_and_continue_each_other():
     batches = list(telemetry(6, rows_of_device=110))
     loop = OfflineLoop(
-        FEATURES, TrainingControl(1, Hyperparameters()), FedAvg(),
+        FEATURES, TrainingControl(1, Hyperparameters(window_rows=50)), FedAvg(),
         Settings(round_min_updates=30, max_updates_per_round=40),
     )  # fmt: skip
     for batch in batches:

@@ -1,0 +1,1 @@
+"""Sets of CSV files as rows of telemetry, by a data spec."""
