@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help prepare demo test test-unit test-integration test-airflow test-system lint format schemas locks
+.PHONY: help prepare demo test test-unit test-integration test-airflow test-system bench lint format schemas locks
 
 ENVS  := $(or $(FLEAD_ENVS),$(if $(FLEAD_HOME),$(FLEAD_HOME)/envs,.flead/envs))
 TOOLS := $(ENVS)/tools/bin
@@ -27,6 +27,9 @@ test-airflow: prepare ## run the tests of DAGs, operators and triggers in Airflo
 
 test-system: prepare ## run the demo on a small fleet through the whole stack
 	$(call PYTEST,$(ENVS)/tools) tests/system
+
+bench: prepare ## measure the training job and draw docs/images/performance.svg (half an hour)
+	$(TOOLS)/python -m benchmarks.curves
 
 lint: prepare ## check style, types, direction of imports and SQL
 	$(TOOLS)/ruff check

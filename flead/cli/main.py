@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from flead.cli import bench, demo, experiment, simulate, stack
+from flead.cli import bench, demo, experiment, replay, simulate, stack
 from flead.cli.errors import explanation
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.add_typer(demo.app)
 app.add_typer(stack.app)
 app.add_typer(simulate.app)
+app.add_typer(replay.app)
 app.add_typer(experiment.app)
 app.add_typer(bench.app)
 

@@ -1,5 +1,6 @@
 """The command that streams a simulated fleet into Kafka."""
 
+import contextlib
 import re
 import signal
 import sys
@@ -79,17 +80,21 @@ def simulate(
     """Stream the telemetry of a simulated fleet into Kafka until Ctrl-C.
 
     Pumps, motors, environment sensors and gateways, each device with its own scale, daily rhythm
-    and noise; spikes, drifts, flat lines and scans are labelled. Ends with 1 when messages were
-    refused, or when it was stopped before what --duration or --rows asked for.
+    and noise; spikes, drifts, flat lines and scans are labelled. A training job of the embedded
+    stack that has other features is replaced first, by one with those of the fleet. Ends with 1
+    when messages were refused, or when it was stopped before what --duration or --rows asked for.
     """
     per_minute, factor = rate_per_minute(rate), speed_factor(speed)
     import msgspec
+    import psycopg2
 
+    from flead.contracts.simulation import FEATURES
     from flead.fleet.simulator import Simulator
     from flead.fleet.streaming import Sent, Stream, limit
     from flead.messaging.topics import create_topics
     from flead.stack.addresses import Addresses
     from flead.stack.home import Home
+    from flead.stack.training import train_on
 
     simulator = Simulator(
         devices,
@@ -100,7 +105,15 @@ def simulate(
         drift_at_seconds=drift_at,
         malformed_rate=malformed_rate,
     )
-    servers = bootstrap_servers or Addresses.of(Home.from_environment()).kafka_bootstrap
+    servers = bootstrap_servers
+    if servers is None:
+        addresses = Addresses.of(Home.from_environment())
+        servers = addresses.kafka_bootstrap
+        with contextlib.suppress(psycopg2.OperationalError):
+            # Without the embedded database there is no deployment that could have other features.
+            train_on(
+                addresses, list(FEATURES), lambda line: typer.echo(line, err=True), start=False
+            )
     properties = {"bootstrap.servers": servers}
 
     def show(sent: Sent) -> None:

@@ -1,16 +1,18 @@
-"""Sending a simulated fleet's messages to Kafka, each when it is due."""
+"""Sending a fleet's messages to Kafka, each when it is due."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from threading import Event
-from typing import Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from confluent_kafka import KafkaError
 from confluent_kafka import Message as Delivery
+from numpy.typing import NDArray
 
 from flead.contracts.topics import Topic
+from flead.fleet.malformed import Message
 from flead.fleet.simulator import SimulatedRows
 from flead.messaging.client import Properties, producer
 
@@ -23,6 +25,19 @@ FLUSH_SECONDS: Final = 10.0
 
 class StreamingError(Exception):
     """Messages that the broker did not take."""
+
+
+class Rows(Protocol):
+    """Rows to send: when each is due, in seconds after the start, and which are malformed (≥ 0)."""
+
+    @property
+    def seconds(self) -> NDArray[np.float64]: ...  # noqa: D102 - said above
+
+    @property
+    def malformation(self) -> NDArray[Any]: ...  # noqa: D102 - said above
+
+    def encode(self) -> list[Message]:
+        """Key and value of each row's message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +94,7 @@ class Stream:
         """End `run` soon, with everything sent so far delivered; callable from a signal handler."""
         self._stop.set()
 
-    def run(self, batches: Iterable[SimulatedRows]) -> Sent:
+    def run(self, batches: Iterable[Rows]) -> Sent:
         """Send the batches and wait for their delivery.
 
         Raises
@@ -109,7 +124,7 @@ class Stream:
         self._on_progress(done)
         return done
 
-    def _send(self, batch: SimulatedRows, begun: float) -> Iterator[int]:
+    def _send(self, batch: Rows, begun: float) -> Iterator[int]:
         """Send the messages of a batch as they fall due; yield how many were sent."""
         messages, sent = batch.encode(), 0
         due_at = batch.seconds / self._speed

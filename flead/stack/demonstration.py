@@ -190,6 +190,8 @@ class Demonstration:
                     sys.executable, "-m", "flead.cli", "simulate",
                     "--devices", str(options.devices), "--rate", options.rate,
                     "--anomaly-rate", str(options.anomaly_rate), "--seed", str(options.seed),
+                    # The demonstration deploys the job itself.
+                    "--bootstrap-servers", self._addresses.kafka_bootstrap,
                 ],
                 stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=CHECKOUT,
                 env=os.environ | self._home.variables | {processes.MARKER: FLEET},

@@ -9,7 +9,7 @@ from flead.stack.service import StackError
 from flead.storage import deployments
 from flead.storage.connection import connect
 from flead.storage.deployments import Attempt
-from flead.storage.migrations import is_migrated
+from flead.storage.migrations import is_migrated, migrate
 
 DEPLOY_DAG = "deploy_training"
 DEPLOY_SECONDS = 600.0
@@ -71,10 +71,42 @@ def resume(addresses: Addresses, say: Say) -> None:
 def running_deployment(addresses: Addresses) -> Attempt | None:
     """Return the active deployment if its job runs."""
     with connect(addresses.database_url) as connection, connection.cursor() as cursor:
-        attempt = deployments.active(cursor)
+        attempt = deployments.active(cursor) if is_migrated(cursor) else None
     if attempt is None or FlinkClient(addresses.flink_url).job_state(attempt.job_id) != RUNNING:
         return None
     return attempt
+
+
+def train_on(addresses: Addresses, features: list[str], say: Say, *, start: bool = True) -> None:
+    """Deploy a training job of these features, unless one runs.
+
+    A job of another feature list is replaced: it is stopped with a savepoint, and the new one
+    starts fresh.
+
+    Parameters
+    ----------
+    start : bool
+        Whether to deploy one where none runs.
+
+    Raises
+    ------
+    StackError, httpx.HTTPError, psycopg2.Error
+        The deployment failed, or a server does not answer.
+    """
+    if start:
+        migrate(addresses.database_url)
+    running = running_deployment(addresses)
+    if running is None and not start:
+        return
+    if running is not None:
+        if list(running.configuration.features) == features:
+            return
+        say(
+            f"deployment {running.deployment_id} trains on {running.configuration.features}: its "
+            "job is stopped with a savepoint, and one with the features of these rows starts fresh"
+        )
+    run_id = start_deployment(addresses, {"features": features})
+    finish_deployment(addresses, run_id, say)
 
 
 def start_deployment(addresses: Addresses, params: dict[str, object]) -> str:
