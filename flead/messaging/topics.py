@@ -25,6 +25,8 @@ WITHOUT_LEADER = (
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.UNKNOWN_LEADER_EPOCH,
+    # "No leaders found": not one of the partitions has one yet.
+    KafkaError._NOENT,
 )
 
 logger = logging.getLogger(__name__)
