@@ -12,6 +12,7 @@ import msgspec
 from flead.contracts.deployment import TrainingDeployment
 from flead.contracts.messages import Hyperparameters
 from flead.contracts.schema import feature_schema
+from flead.rounds.lineage import queue_head
 from flead.storage import control, deployments
 from flead.storage.connection import Cursor, connect
 from flead.storage.deployments import Attempt, AttemptStatus
@@ -99,7 +100,8 @@ def open_new(
 ) -> Submission:
     """Open an attempt of a new deployment, which continues from the state of the one before it.
 
-    Its hyperparameters are queued for the fleet in the same transaction, once for each attempt.
+    Its hyperparameters, and the newest model of its features if the devices could not find it, are
+    queued for the fleet in the same transaction, once for each attempt.
 
     Parameters
     ----------
@@ -121,6 +123,7 @@ def open_new(
         opened_before = {attempt.job_id for attempt in deployments.newest_attempts(cursor)}
         submission = _open(cursor, flink, deployment_id, configuration, restored_from)
         if submission.job_id not in opened_before:
+            queue_head(cursor, configuration.features)
             control.queue_hyperparameters(cursor, configuration.hyperparameters)
         return submission
 

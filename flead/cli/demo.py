@@ -52,7 +52,7 @@ def demo(
     from flead.cli.progress import stack_progress
     from flead.cli.stack import show_addresses
     from flead.stack.addresses import Addresses
-    from flead.stack.demonstration import Demonstration, DemonstrationOptions, only_demonstration
+    from flead.stack.demonstration import Demonstration, DemonstrationOptions, only_stream
     from flead.stack.home import Home
     from flead.stack.lifecycle import give_back, running_services, up
     from flead.stack.status import stack_status
@@ -63,7 +63,7 @@ def demo(
         home, Addresses.of(home), options, lambda: stack_status(home).total_memory_mb
     )
     last: Progress | None = None
-    with interruptible(), only_demonstration(home):
+    with interruptible(), only_stream(home):
         before = running_services(home)
         try:
             with stack_progress() as report:

@@ -1,5 +1,6 @@
 """The command that streams a data set through the running stack."""
 
+import math
 import signal
 import sys
 from pathlib import Path
@@ -31,24 +32,34 @@ def replay(
     speed: Annotated[
         str, typer.Option(help="Pace: 1x is that of the data's own time, 100x, or max.")
     ] = "1x",
+    longest_silence: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Seconds of the data's time without a row that are waited through at most "
+            "(default: all of them).",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Stream CSV files into the running stack, and train on their features.
 
     When the training job that runs has other features, or none runs, one with those of the data
     spec is deployed first, through Airflow: it starts fresh, with a lineage of models of its own,
-    and the job before it is stopped with a savepoint. Rows are sent in order of their time, which
-    is their `event_time`; Kafka's timestamps are those of sending, so that retention deletes
-    nothing of an old set. Ends with 1 when it was stopped before all rows were sent.
+    and the job before it is stopped with a savepoint, which stays. Rows are sent in order of their
+    time, which is their `event_time`; Kafka's timestamps are those of sending, so that retention
+    deletes nothing of an old set. Ends with 1 when it was stopped before all rows were sent.
     """
     factor = speed_factor(speed)
     import msgspec
+    import numpy as np
 
     from flead.contracts.dataspec import load_data_spec
     from flead.datasets.reading import read_dataset
-    from flead.fleet.replay import replayed
+    from flead.fleet.replay import due_seconds, replayed
     from flead.fleet.streaming import Stream
     from flead.stack.addresses import Addresses
+    from flead.stack.demonstration import only_stream
     from flead.stack.home import Home
     from flead.stack.training import train_on
 
@@ -58,31 +69,40 @@ def replay(
     dataset = read_dataset(data, load_data_spec(spec))
     for line in dataset.unreadable.lines():
         typer.echo(line, err=True)
-    span = (dataset.event_time[-1] - dataset.event_time[0]) / 1000.0
+    due = due_seconds(dataset.event_time, math.inf if longest_silence is None else longest_silence)
     say(
-        f"{dataset.spec.name}: {len(dataset):,} rows of {len(dataset.devices):,} devices over "
-        f"{duration(span)}"
+        f"{dataset.spec.name}: {len(dataset):,} rows of {len(dataset.devices):,} devices, "
+        f"{duration(due[-1])} at their own pace, of which the longest time without a row takes "
+        f"{duration(np.diff(due).max(initial=0.0))}"
     )
-    addresses = Addresses.of(Home.from_environment())
-    train_on(addresses, list(dataset.spec.features), say)
+    home = Home.from_environment()
+    addresses = Addresses.of(home)
 
     def show(sent: "Sent") -> None:
-        rate = sent.rows / max(sent.seconds, 1e-9)
+        rate = max(sent.rows, 1) / max(sent.seconds, 1e-9)
         done = sent.rows / len(dataset)
-        left = duration((len(dataset) - sent.rows) / rate) if rate else "unknown"
-        sys.stderr.write(f"\r{sent.rows:>12,} rows  {done:4.0%}  {rate:>9,.0f}/s  {left} left    ")
+        # At the data's own pace; at that of the broker where this is behind, as `max` always is.
+        paced = due[-1] / factor - sent.seconds
+        left = paced if paced > 0 else (len(dataset) - sent.rows) / rate
+        sys.stderr.write(
+            f"\r{sent.rows:>12,} rows  {done:4.0%}  {rate:>9,.0f}/s  {duration(left)} left    "
+        )
         sys.stderr.flush()
 
     stream = Stream({"bootstrap.servers": addresses.kafka_bootstrap}, factor, show)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stream.stop())
-    try:
-        sent = stream.run(replayed(dataset))
-    finally:
-        sys.stderr.write("\n")
+    with only_stream(home):
+        deployment = train_on(addresses, dataset.spec.features, say)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stream.stop())
+        try:
+            sent = stream.run(replayed(dataset, due))
+        finally:
+            sys.stderr.write("\n")
     if json:
         result = {
             "name": dataset.spec.name,
+            "deployment_id": deployment.deployment_id,
+            "feature_schema": deployment.feature_schema,
             "devices": len(dataset.devices),
             "rows": sent.rows,
             "unreadable": dataset.unreadable.rows,

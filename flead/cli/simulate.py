@@ -94,7 +94,7 @@ def simulate(
     from flead.messaging.topics import create_topics
     from flead.stack.addresses import Addresses
     from flead.stack.home import Home
-    from flead.stack.training import train_on
+    from flead.stack.training import replace_other
 
     simulator = Simulator(
         devices,
@@ -111,9 +111,7 @@ def simulate(
         servers = addresses.kafka_bootstrap
         with contextlib.suppress(psycopg2.OperationalError):
             # Without the embedded database there is no deployment that could have other features.
-            train_on(
-                addresses, list(FEATURES), lambda line: typer.echo(line, err=True), start=False
-            )
+            replace_other(addresses, list(FEATURES), lambda line: typer.echo(f"· {line}", err=True))
     properties = {"bootstrap.servers": servers}
 
     def show(sent: Sent) -> None:

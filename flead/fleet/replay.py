@@ -1,5 +1,6 @@
 """Rows of a data set as telemetry, in the order and at the pace of their own time."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from flead.contracts.messages import Telemetry
 from flead.datasets.reading import Dataset
-from flead.features.rows import Floats
+from flead.features.rows import Floats, Integers
 from flead.fleet.malformed import Message
 
 BATCH_ROWS: Final = 10_000
@@ -19,20 +20,18 @@ _LABELS: Final[dict[float, Literal[0, 1]]] = {0.0: 0, 1.0: 1}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReplayedRows:
-    """Consecutive rows of a data set, from `start` up to `end`."""
+    """Consecutive rows of a data set, from `start` up to `end`.
+
+    `seconds` is when each row is due, after the first row of the set.
+    """
 
     dataset: Dataset
     start: int
     end: int
+    seconds: Floats
 
     def __len__(self) -> int:
         return self.end - self.start
-
-    @property
-    def seconds(self) -> Floats:
-        """When each row is due: seconds after the first row of the set."""
-        times = self.dataset.event_time
-        return np.asarray((times[self.start : self.end] - times[0]) / 1000.0)
 
     @property
     def malformation(self) -> NDArray[np.int64]:
@@ -63,7 +62,23 @@ class ReplayedRows:
         return messages
 
 
-def replayed(dataset: Dataset) -> Iterator[ReplayedRows]:
-    """Cut a data set into batches."""
+def due_seconds(event_time: Integers, longest_silence_seconds: float = math.inf) -> Floats:
+    """Return when each row is due, after the first, at the pace of their times.
+
+    Parameters
+    ----------
+    event_time
+        Times of the rows in ascending order, in milliseconds.
+    longest_silence_seconds
+        A longer time between two rows is shortened to this: the devices of a set may have been
+        recorded weeks apart.
+    """
+    silences = np.diff(event_time, prepend=event_time[:1]) / 1000.0
+    return np.cumsum(np.minimum(silences, longest_silence_seconds))
+
+
+def replayed(dataset: Dataset, seconds: Floats) -> Iterator[ReplayedRows]:
+    """Cut a data set into batches; each row is due at its place in `seconds`."""
     for start in range(0, len(dataset), BATCH_ROWS):
-        yield ReplayedRows(dataset, start, min(start + BATCH_ROWS, len(dataset)))
+        end = min(start + BATCH_ROWS, len(dataset))
+        yield ReplayedRows(dataset, start, end, seconds[start:end])

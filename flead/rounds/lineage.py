@@ -1,14 +1,18 @@
 """What a round continues: the feature list in training, the parent, and the bases of updates."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from flead.contracts.messages import GLOBAL_KEY
 from flead.contracts.schema import feature_schema, input_names
+from flead.contracts.topics import Topic
 from flead.features.rows import Floats
+from flead.federation.artifact import artifact_bytes
 from flead.federation.updates import model_vector
-from flead.storage import deployments, models
+from flead.storage import deployments, models, outbox
 from flead.storage.connection import Cursor
 from flead.storage.models import StoredModel
+from flead.storage.outbox import OutboxMessage
 
 
 class NothingDeployedError(Exception):
@@ -60,6 +64,28 @@ def current_lineage(cursor: Cursor) -> Lineage:
         )
     parent = models.models(cursor, [newest])[newest]
     return Lineage(parent.model.feature_names, parent)
+
+
+def queue_head(cursor: Cursor, features: Sequence[str]) -> int | None:
+    """Queue the head of a feature list's models for devices that start from nothing.
+
+    Their topic keeps the newest model alone, which may be one of another feature list. Devices
+    that knew no model of theirs would send updates of base 0, too far behind the head for ever.
+
+    Returns
+    -------
+    int or None
+        The version; None when there is none, or the topic ends with it.
+    """
+    version = models.head(cursor, feature_schema(features))
+    if version is None:
+        return None
+    model = models.models(cursor, [version])[version].model
+    message = artifact_bytes(model).decode()
+    if outbox.newest_value(cursor, Topic.GLOBAL_UPDATES, GLOBAL_KEY) == message:
+        return None
+    outbox.add(cursor, [OutboxMessage(Topic.GLOBAL_UPDATES, GLOBAL_KEY, message)])
+    return version
 
 
 def vectors(stored: Iterable[StoredModel]) -> dict[int, Floats]:

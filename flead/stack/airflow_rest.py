@@ -30,7 +30,8 @@ def _is_transient(error: BaseException) -> bool:
 _retry = tenacity.retry(
     retry=tenacity.retry_if_exception(_is_transient),
     wait=tenacity.wait_exponential(multiplier=0.2, max=5),
-    stop=tenacity.stop_after_delay(30),
+    # Longer than one request may take, so that one that has timed out is repeated.
+    stop=tenacity.stop_after_delay(90),
     reraise=True,
 )
 

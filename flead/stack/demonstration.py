@@ -14,6 +14,7 @@ from confluent_kafka import KafkaException
 
 from flead.contracts.deployment import TRAINING_GROUP
 from flead.contracts.messages import Hyperparameters
+from flead.contracts.simulation import FEATURES
 from flead.contracts.topics import Topic, dead_letter_topic
 from flead.messaging.lag import consumer_lag
 from flead.messaging.reading import end_offsets, read_committed
@@ -73,8 +74,8 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 @contextlib.contextmanager
-def only_demonstration(home: Home) -> Iterator[None]:
-    """Hold a home for one demonstration; a killed one holds it no longer.
+def only_stream(home: Home) -> Iterator[None]:
+    """Hold a home for one demonstration or replay; a killed one holds it no longer.
 
     Raises
     ------
@@ -83,7 +84,9 @@ def only_demonstration(home: Home) -> Iterator[None]:
     """
 
     def refuse() -> None:
-        raise DemonstrationError(f"another demonstration runs in {home.root}: end it first")
+        raise DemonstrationError(
+            f"another demonstration or replay runs in {home.root}: end it first"
+        )
 
     with exclusive(home.run / "demo.lock", refuse):
         yield
@@ -142,9 +145,14 @@ class Demonstration:
         migrate(self._addresses.database_url)
         create_topics(self._kafka)
         self._mark_beginning()
+        other = training.running_deployment(self._addresses)
+        job_id = None
+        if other is not None and other.configuration.features != list(FEATURES):
+            # It would set the fleet's rows aside as dead letters.
+            job_id = self._deploy(say)
         say("starting the fleet")
         with self._fleet() as fleet:
-            job_id = self._deploy(say)
+            job_id = job_id or self._deploy(say)
             say("training: the first windows close within a minute")
             while True:
                 try:
@@ -170,14 +178,12 @@ class Demonstration:
 
     def _deploy(self, say: Callable[[str], None]) -> str:
         """Deploy the training job, in the place of any that runs; return the id of Flink's job."""
+        features = list(FEATURES)
         if other := training.running_deployment(self._addresses):
-            say(
-                f"deployment {other.deployment_id} was active before: its job is stopped with a "
-                "savepoint and this demonstration's takes its place"
-            )
-        params = msgspec.to_builtins(self._options.hyperparameters)
+            training.make_way(self._addresses, other, features, say)
+        params = {"features": features, **msgspec.to_builtins(self._options.hyperparameters)}
         self.deployment_id = training.start_deployment(self._addresses, params)
-        return training.finish_deployment(self._addresses, self.deployment_id, say)
+        return training.finish_deployment(self._addresses, self.deployment_id, say).job_id
 
     @contextlib.contextmanager
     def _fleet(self) -> Iterator[subprocess.Popen[bytes]]:

@@ -36,7 +36,8 @@ class FlinkClient:
         """Return the state of a job, None when the cluster does not know it."""
         # /jobs/:id comes from a cache: for seconds after its end a job still runs there.
         response = self._http.get(f"/jobs/{job_id}/status")
-        if response.status_code == httpx.codes.NOT_FOUND:
+        # Unlike /jobs/:id it does not answer 404 for an unknown job, but 500 with this exception.
+        if response.is_server_error and "FlinkJobNotFoundException" in response.text:
             return None
         response.raise_for_status()
         return str(response.json()["status"])

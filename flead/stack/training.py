@@ -1,7 +1,11 @@
-"""The training job across a stop and a start of the embedded stack."""
+"""The training job of the embedded stack: across a stop and a start, and for given features."""
 
+import time
 from collections.abc import Callable
 
+from flead.contracts.deployment import TRAINING_GROUP
+from flead.contracts.topics import Topic
+from flead.messaging.lag import consumer_lag
 from flead.stack.addresses import Addresses
 from flead.stack.airflow_rest import AirflowClient
 from flead.stack.flink_rest import FlinkClient
@@ -13,6 +17,9 @@ from flead.storage.migrations import is_migrated, migrate
 
 DEPLOY_DAG = "deploy_training"
 DEPLOY_SECONDS = 600.0
+READING_SECONDS = 20.0
+"""How long a job may get no nearer to the end of its topic before it is replaced all the same."""
+READING_POLL_SECONDS = 0.5
 RUNNING = "RUNNING"
 
 Say = Callable[[str], None]
@@ -77,36 +84,79 @@ def running_deployment(addresses: Addresses) -> Attempt | None:
     return attempt
 
 
-def train_on(addresses: Addresses, features: list[str], say: Say, *, start: bool = True) -> None:
-    """Deploy a training job of these features, unless one runs.
+def train_on(addresses: Addresses, features: list[str], say: Say) -> Attempt:
+    """Deploy a training job of these features, unless one runs, and return what runs then.
 
-    A job of another feature list is replaced: it is stopped with a savepoint, and the new one
-    starts fresh.
-
-    Parameters
-    ----------
-    start : bool
-        Whether to deploy one where none runs.
+    A job of other features is replaced; without one, a suspended job of these is resumed.
 
     Raises
     ------
     StackError, httpx.HTTPError, psycopg2.Error
         The deployment failed, or a server does not answer.
     """
-    if start:
-        migrate(addresses.database_url)
+    migrate(addresses.database_url)
+    if running := replace_other(addresses, features, say):
+        return running
+    with connect(addresses.database_url) as connection, connection.cursor() as cursor:
+        suspended = deployments.resumable(cursor)
+    again = suspended is not None and suspended.configuration.features == features
+    params: dict[str, object] = {"resume": True} if again else {"features": features}
+    return finish_deployment(addresses, start_deployment(addresses, params), say)
+
+
+def replace_other(addresses: Addresses, features: list[str], say: Say) -> Attempt | None:
+    """Replace the training job that runs if it is not of these features.
+
+    The one before is stopped with a savepoint, and the new one starts fresh.
+
+    Returns
+    -------
+    Attempt or None
+        What runs then; None when no job ran.
+
+    Raises
+    ------
+    StackError, httpx.HTTPError, psycopg2.Error
+        The deployment failed, or a server does not answer.
+    """
     running = running_deployment(addresses)
-    if running is None and not start:
+    if running is None or running.configuration.features == features:
+        return running
+    make_way(addresses, running, features, say)
+    return finish_deployment(addresses, start_deployment(addresses, {"features": features}), say)
+
+
+def make_way(addresses: Addresses, running: Attempt, features: list[str], say: Say) -> None:
+    """Say what becomes of a job that is about to be replaced by one of these features.
+
+    A job of other features first reads what was sent to it, for its successor could not.
+    """
+    before = f"deployment {running.deployment_id} was active before: its job"
+    if running.configuration.features == features:
+        say(f"{before} is stopped with a savepoint, from which the new one goes on")
         return
-    if running is not None:
-        if list(running.configuration.features) == features:
-            return
+    say(
+        f"{before}, on {running.configuration.features}, is stopped with a savepoint, which stays, "
+        f"and one on {features} starts fresh"
+    )
+    if unread := _await_reader(addresses):
         say(
-            f"deployment {running.deployment_id} trains on {running.configuration.features}: its "
-            "job is stopped with a savepoint, and one with the features of these rows starts fresh"
+            f"{unread:,} rows were sent that its job has not read; those without the new features "
+            "become dead letters"
         )
-    run_id = start_deployment(addresses, {"features": features})
-    finish_deployment(addresses, run_id, say)
+
+
+def _await_reader(addresses: Addresses) -> int:
+    """Wait while the job that runs gets nearer to the end of the topic; return what is unread."""
+    kafka = {"bootstrap.servers": addresses.kafka_bootstrap}
+    least, nearer_at = None, time.monotonic()
+    while unread := sum(consumer_lag(kafka, TRAINING_GROUP, Topic.TELEMETRY).values()):
+        if least is None or unread < least:
+            least, nearer_at = unread, time.monotonic()
+        elif time.monotonic() - nearer_at > READING_SECONDS:
+            break
+        time.sleep(READING_POLL_SECONDS)
+    return unread
 
 
 def start_deployment(addresses: Addresses, params: dict[str, object]) -> str:
@@ -115,8 +165,8 @@ def start_deployment(addresses: Addresses, params: dict[str, object]) -> str:
         return airflow.trigger(DEPLOY_DAG, params)
 
 
-def finish_deployment(addresses: Addresses, run_id: str, say: Say) -> str:
-    """Wait for the end of a run of `deploy_training`, and return the id of the Flink job.
+def finish_deployment(addresses: Addresses, run_id: str, say: Say) -> Attempt:
+    """Wait for the end of a run of `deploy_training`, and return what it made active.
 
     Raises
     ------
@@ -136,7 +186,7 @@ def finish_deployment(addresses: Addresses, run_id: str, say: Say) -> str:
         attempt = deployments.active(cursor)
     if attempt is None:
         raise StackError(f"{DEPLOY_DAG} run {run_id} succeeded, but no deployment is active")
-    return attempt.job_id
+    return attempt
 
 
 def settle_deployment(addresses: Addresses, run_id: str, say: Say) -> None:

@@ -78,6 +78,16 @@ def next_ready(cursor: Cursor, limit: int) -> list[QueuedMessage]:
     return [QueuedMessage(row[0], OutboxMessage(*row[1:])) for row in cursor.fetchall()]
 
 
+def newest_value(cursor: Cursor, topic: str, key: str) -> str | None:
+    """Return the value of the last message of a topic and key, published or not."""
+    cursor.execute(
+        "SELECT value FROM outbox WHERE topic = %s AND key = %s ORDER BY id DESC LIMIT 1",
+        (topic, key),
+    )
+    row = cursor.fetchone()
+    return None if row is None else str(row[0])
+
+
 def mark_published(cursor: Cursor, ids: Sequence[int]) -> None:
     """Record that Kafka has acknowledged the messages `ids`."""
     cursor.execute(

@@ -8,7 +8,7 @@ import pytest
 from flead.contracts.dataspec import load_data_spec
 from flead.datasets.reading import read_dataset
 from flead.features.decoding import TelemetryDecoder
-from flead.fleet.replay import BATCH_ROWS, replayed
+from flead.fleet.replay import BATCH_ROWS, due_seconds, replayed
 
 SPEC = """
 name: mill
@@ -33,7 +33,7 @@ def dataset(tmp_path):
 
 
 def test_messages_decode_to_the_rows_of_the_set_in_order_of_time(dataset):
-    (batch,) = replayed(dataset)
+    (batch,) = replayed(dataset, due_seconds(dataset.event_time))
     messages = batch.encode()
 
     rows, rejected = TelemetryDecoder(dataset.spec.features).decode(
@@ -59,7 +59,14 @@ def test_a_long_set_comes_in_batches_that_hold_every_row_once(tmp_path):
     )
     dataset = read_dataset(tmp_path, load_data_spec(tmp_path / "spec.yaml"))
 
-    batches = list(replayed(dataset))
+    batches = list(replayed(dataset, due_seconds(dataset.event_time)))
 
     assert [len(batch) for batch in batches] == [BATCH_ROWS, BATCH_ROWS, 5]
     assert np.concatenate([batch.seconds for batch in batches]).tolist() == list(range(count))
+
+
+def test_a_long_silence_is_shortened_and_all_other_times_between_rows_stay():
+    times = np.array([5_000, 5_500, 5_500, 65_500, 900_000_000, 900_000_250])
+
+    assert due_seconds(times).tolist() == [0, 0.5, 0.5, 60.5, 899_995, 899_995.25]
+    assert due_seconds(times, 60.0).tolist() == [0, 0.5, 0.5, 60.5, 120.5, 120.75]
