@@ -22,6 +22,15 @@ DETAIL_CHARACTERS: Final = 300
 MAX_MAGNITUDE: Final = 1e100
 """Largest absolute value of a feature: sums of squares of larger ones would not be finite."""
 
+ENVELOPE_BYTES: Final = 4096
+"""Bytes of a message beside its features: 256 escaped characters of a name take 3,072."""
+
+READING_BYTES: Final = 64
+"""Bytes of a reading beside its name: a number of full precision, indented."""
+
+ESCAPED_BYTES: Final = 12
+"""Bytes of one character of a name at most: an escaped surrogate pair."""
+
 _UNRENAMEABLE: Final = re.compile(r'[\\"\x00-\x1f]')
 """Characters of a feature name for which msgspec makes no attribute."""
 
@@ -29,6 +38,15 @@ MAX_KNOWN_KEYS: Final = 1_000_000
 """Devices whose key is remembered; beyond, the memory starts anew."""
 
 Fault = tuple[DeadLetterReason, str]
+
+
+def largest_message(features: Sequence[str]) -> int:
+    """Return how many bytes a message over these features may have; beyond, it is not decoded.
+
+    What reads messages in batches needs a bound, and no row that a device sends comes near it.
+    """
+    names = sum(map(len, features))
+    return ENVELOPE_BYTES + READING_BYTES * len(features) + ESCAPED_BYTES * names
 
 
 class TelemetryDecoder:
@@ -44,6 +62,7 @@ class TelemetryDecoder:
 
     def __init__(self, features: Sequence[str]) -> None:
         self._features = list(features)
+        self._largest = largest_message(self._features)
         self._as_structure = not any(map(_UNRENAMEABLE.search, self._features))
         message: type = Telemetry
         self._readings: Callable[[Any], Any] = self._of_dictionary
@@ -109,7 +128,8 @@ class TelemetryDecoder:
         """Decode all messages at once; one by one only when there is a bad one among them."""
         decode = self._decode
         try:
-            return list(map(decode, values))  # type: ignore[arg-type]
+            if max(map(len, values), default=0) <= self._largest:  # type: ignore[arg-type]
+                return list(map(decode, values))  # type: ignore[arg-type]
         except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
             pass
         rows: list[Any] = []
@@ -120,6 +140,10 @@ class TelemetryDecoder:
                     if value is None
                     else (DeadLetterReason.EMPTY, "the value has no bytes")
                 )
+                continue
+            if len(value) > self._largest:
+                detail = f"the value has {len(value)} bytes, more than {self._largest}"
+                faults[index] = (DeadLetterReason.TOO_LARGE, detail)
                 continue
             try:
                 rows.append(decode(value))
@@ -169,7 +193,8 @@ class TelemetryDecoder:
         if self._name_of_key.get(key) == name:
             return None
         if key != name.encode():
-            detail = f"the key is {bytes(key) if key is not None else None!r}, not the device"
+            shown = None if key is None else bytes(key[:DETAIL_CHARACTERS])
+            detail = f"the key is {shown!r}, not the device"
             return DeadLetterReason.KEY_MISMATCH, detail
         if "\0" in name:
             detail = "the device's name holds a NUL character, which PostgreSQL cannot store"

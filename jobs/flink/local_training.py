@@ -21,6 +21,7 @@ import pandas as pd
 from pyflink.common import Configuration, Row, TypeInformation, Types
 from pyflink.datastream import CheckpointingMode, DataStream, StreamExecutionEnvironment
 from pyflink.datastream.functions import (
+    FlatMapFunction,
     KeyedBroadcastProcessFunction,
     RuntimeContext,
 )
@@ -33,20 +34,27 @@ from flead.contracts.messages import (
     CANDIDATE_KEY,
     CONTROL_KEY,
     GLOBAL_KEY,
+    DeadLetter,
     DeadLetterReason,
     GlobalModel,
     ModelStatus,
     TrainingControl,
 )
 from flead.contracts.schema import feature_schema, input_names
-from flead.contracts.topics import Topic, dead_letter_topic
-from flead.features.decoding import TelemetryDecoder, dead_letter
+from flead.contracts.topics import MESSAGE_BYTES, Topic, dead_letter_topic
+from flead.features.decoding import TelemetryDecoder, dead_letter, largest_message
 from flead.features.rows import RowBatch
 from flead.learning.trainer import FleetState, LocalTrainer, Outcome
 
 ROWS: Final = 0
 DEAD_LETTERS: Final = 1
 NOT_OPERATORS: Final = frozenset({"PartitionTransformation", "UnionTransformation"})
+STATELESS: Final = frozenset({"Calc"})
+"""Operators of the planner that project and filter: several may follow one source."""
+
+BATCH_ROWS: Final = 10_000
+BATCH_BYTES: Final = 48 * 1024 * 1024
+"""Bytes of the largest messages that one Arrow batch may hold: it is in memory several times."""
 
 
 def byte_array() -> TypeInformation:
@@ -81,6 +89,12 @@ def pack_rows(bucket: int, batch: RowBatch) -> bytes:
     return bucket.to_bytes(2, "big") + body
 
 
+def pack_letters(letters: list[DeadLetter], buckets: int) -> bytes:
+    """Encode dead letters like rows; any bucket would do."""
+    body = msgspec.msgpack.encode((DEAD_LETTERS, [msgspec.json.encode(each) for each in letters]))
+    return (letters[0].partition % buckets).to_bytes(2, "big") + body
+
+
 def unpack_rows(fields: list[Any]) -> RowBatch:
     """Rebuild the rows that `pack_rows` encoded."""
     devices, index, partition, offset, event_time, label, values = fields
@@ -100,7 +114,8 @@ class PackByBucket(ScalarFunction):
     """Turn a batch of Kafka messages into one packed record for each bucket, NULL elsewhere.
 
     Stateless, so that a batch may be decoded twice after a failure: exactly-once rests on the
-    source's offsets and the keyed state alone. The name cache is only a cache.
+    source's offsets and the keyed state alone. The name cache is only a cache. A message with a
+    negative offset is in another place.
     """
 
     def __init__(self, features: list[str], buckets: int) -> None:
@@ -119,21 +134,19 @@ class PackByBucket(ScalarFunction):
         offset: pd.Series,
         timestamp: pd.Series,
     ) -> pd.Series:
+        offsets = offset.to_numpy(np.int64)
+        here = slice(None) if offsets.min() >= 0 else np.flatnonzero(offsets >= 0)
         batch, rejected = self.decoder.decode(
-            key.tolist(),
-            value.tolist(),
-            partition.to_numpy(np.int32),
-            offset.to_numpy(np.int64),
-            timestamp.to_numpy("datetime64[ms]").astype(np.int64),
+            key.iloc[here].tolist(),
+            value.iloc[here].tolist(),
+            partition.to_numpy(np.int32)[here],
+            offsets[here],
+            timestamp.to_numpy("datetime64[ms]").astype(np.int64)[here],
         )
         buckets = np.array([self.bucket(device) for device in batch.devices], np.int64)
         packed = [pack_rows(bucket, rows) for bucket, rows in batch.split(buckets)]
         if rejected:
-            bucket = rejected[0].partition % self.buckets
-            body = msgspec.msgpack.encode(
-                (DEAD_LETTERS, [msgspec.json.encode(r) for r in rejected])
-            )
-            packed.append(bucket.to_bytes(2, "big") + body)
+            packed.append(pack_letters(rejected, self.buckets))
         return pd.Series(packed + [None] * (len(value) - len(packed)), dtype=object)
 
     def bucket(self, device: str) -> int:
@@ -141,6 +154,31 @@ class PackByBucket(ScalarFunction):
         if bucket is None:
             bucket = self.bucket_by_device[device] = bucket_of(device, self.buckets)
         return bucket
+
+
+class SendToBuckets(FlatMapFunction):
+    """Pass packed records on, a tick to every bucket, and large messages as dead letters."""
+
+    def __init__(self, features: list[str], buckets: int) -> None:
+        self.features = features
+        self.buckets = buckets
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        self.decoder = TelemetryDecoder(self.features)
+        self.ticks = [bucket.to_bytes(2, "big") for bucket in range(self.buckets)]
+
+    def flat_map(self, value: Row) -> list[bytes]:
+        packed, key, message, partition, offset, timestamp = value
+        if packed is not None:
+            return [bytes(packed)] if packed else self.ticks
+        _, rejected = self.decoder.decode(
+            [None if key is None else bytes(key)],
+            [None if message is None else bytes(message)],
+            np.array([partition], np.int32),
+            np.array([offset]),
+            np.array([timestamp.to_epoch_milli()]),
+        )
+        return [pack_letters(rejected, self.buckets)]
 
 
 class TrainBucket(KeyedBroadcastProcessFunction):
@@ -230,7 +268,7 @@ class TrainBucket(KeyedBroadcastProcessFunction):
         topic, _, message, partition, offset, timestamp = value
         try:
             key = self.adopted_as(topic, message, self.fleet_state(ctx))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self.rejected.inc()
             # Every subtask reads every broadcast message; one of them reports it.
             if self.first_subtask:
@@ -314,15 +352,16 @@ def kafka_options(deployment: TrainingDeployment) -> dict[str, str]:
 
 
 def source(tables: StreamTableEnvironment, name: str, deployment: TrainingDeployment,
-           topics: list[Topic], *, group: str, start: str) -> None:  # fmt: skip
+           topics: list[Topic], *, group: str, start: str, further: str = "") -> None:  # fmt: skip
     """Declare a table over the raw bytes and positions of topics; a restored job goes on.
 
-    `start` is where one that starts from nothing begins, a `scan.startup.mode` of the connector.
+    `start` is where one that starts from nothing begins, a `scan.startup.mode` of the connector;
+    `further` declares columns that are computed from the others.
     """
     tables.execute_sql(
         f"CREATE TABLE {name} (k BYTES, v BYTES, topic STRING METADATA VIRTUAL,"
         " part INT METADATA FROM 'partition' VIRTUAL, off BIGINT METADATA FROM 'offset' VIRTUAL,"
-        " ts TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL) WITH ("
+        f" ts TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL{further}) WITH ("
         + options(
             **kafka_options(deployment),
             **{
@@ -364,6 +403,7 @@ def sink(tables: StreamTableEnvironment, deployment: TrainingDeployment) -> None
                 "sink.delivery-guarantee": "exactly-once",
                 "sink.transactional-id-prefix": deployment.transactional_id_prefix,
                 "properties.transaction.timeout.ms": deployment.transaction_timeout_seconds * 1000,
+                "properties.max.request.size": MESSAGE_BYTES,
                 "properties.compression.type": "lz4",
                 "properties.linger.ms": 50,
             },
@@ -375,14 +415,19 @@ def sink(tables: StreamTableEnvironment, deployment: TrainingDeployment) -> None
 def packed_records(tables: StreamTableEnvironment, deployment: TrainingDeployment) -> DataStream:
     """Decode and pack the fleet's rows, and add a tick for each bucket every second.
 
+    What is larger than any row goes past the Arrow batches, whose memory it would exhaust. A filter
+    would not keep it out of them: the planner puts it behind the Python function.
+
     A tick is a record with nothing but its bucket: time passes for a bucket that gets no rows. It
     takes the place of a timer, because Flink leaves the timers that Python registered in the last
     bundle out of a checkpoint, and a window could wait for a lost one for ever.
     """
+    largest = largest_message(deployment.features)
     # Rows that a job before this one took are not read again, whatever this one's features are.
     source(
         tables, "telemetry", deployment, [Topic.TELEMETRY],
         group=deployment.consumer_group, start="group-offsets",
+        further=f", is_large AS {is_longer('k', largest)} OR {is_longer('v', largest)}",
     )  # fmt: skip
     pack = PackByBucket(deployment.features, deployment.buckets)
     tables.create_temporary_function(
@@ -393,13 +438,22 @@ def packed_records(tables: StreamTableEnvironment, deployment: TrainingDeploymen
         " WITH ('connector' = 'datagen', 'rows-per-second' = '1', 'scan.parallelism' = '1')"
     )
     packed = tables.sql_query(
-        "SELECT packed FROM (SELECT pack_by_bucket(k, v, part, off, ts) AS packed FROM telemetry)"
-        " WHERE packed IS NOT NULL UNION ALL SELECT x'' AS packed FROM ticks"
+        "SELECT packed, CAST(NULL AS BYTES) AS k, CAST(NULL AS BYTES) AS v, 0 AS part,"
+        " CAST(0 AS BIGINT) AS off, CAST(NULL AS TIMESTAMP_LTZ(3)) AS ts FROM (SELECT"
+        " pack_by_bucket(IF(is_large, x'', k), IF(is_large, x'', v), part,"
+        " IF(is_large, CAST(-1 AS BIGINT), off), ts) AS packed FROM telemetry"
+        " UNION ALL SELECT x'' AS packed FROM ticks) WHERE packed IS NOT NULL"
+        " UNION ALL"
+        " SELECT CAST(NULL AS BYTES) AS packed, k, v, part, off, ts FROM telemetry WHERE is_large"
     )
-    every_bucket = [bucket.to_bytes(2, "big") for bucket in range(deployment.buckets)]
     return tables.to_data_stream(packed).flat_map(
-        lambda record: [bytes(record[0])] if record[0] else every_bucket, output_type=byte_array()
+        SendToBuckets(deployment.features, deployment.buckets), output_type=byte_array()
     )
+
+
+def is_longer(column: str, limit: int) -> str:
+    """Return an expression of SQL, which knows no length of bytes: their cast to fewer cuts."""
+    return f"({column} IS NOT NULL AND CAST({column} AS VARBINARY({limit})) <> {column})"
 
 
 def fleet_messages(tables: StreamTableEnvironment, deployment: TrainingDeployment) -> DataStream:
@@ -414,7 +468,7 @@ def fleet_messages(tables: StreamTableEnvironment, deployment: TrainingDeploymen
 
 
 def set_uids(env: StreamExecutionEnvironment) -> None:
-    """Name every operator of the plan, so that a savepoint survives a change of the plan.
+    """Name every operator that may have state, so that a savepoint survives a change of the plan.
 
     The planner numbers its operators, and a number changes with every source or sink that comes
     before. A uid here is the path from the nearest operator named by hand, without numbers.
@@ -430,10 +484,11 @@ def set_uids(env: StreamExecutionEnvironment) -> None:
         if operator.getId() in named:
             return named[operator.getId()]
         inputs = "+".join(name(each) for each in operator.getInputs())
-        if operator.getClass().getSimpleName() in NOT_OPERATORS:
+        kind = operator.getName().split("[")[0]
+        if operator.getClass().getSimpleName() in NOT_OPERATORS or kind in STATELESS:
             uid = inputs
         else:
-            uid = operator.getUid() or f"{inputs}/{operator.getName().split('[')[0]}"
+            uid = operator.getUid() or f"{inputs}/{kind}"
             if uid in named.values():
                 raise ValueError(f"two operators have the uid {uid!r}")
             operator.setUid(uid)
@@ -443,8 +498,18 @@ def set_uids(env: StreamExecutionEnvironment) -> None:
         name(end)
 
 
-def configuration() -> Configuration:
-    """Return the settings that this job's shape needs, whatever the cluster's defaults are."""
+def checkpoint_ms(deployment: TrainingDeployment) -> int:
+    """Return the time between two checkpoints in milliseconds."""
+    return int(deployment.checkpoint_interval_seconds * 1000)
+
+
+def configuration(deployment: TrainingDeployment) -> Configuration:
+    """Return the settings that this job's shape needs, whatever the cluster's defaults are.
+
+    Bundles end with checkpoints: no output can be read earlier anyway, and the trainers that have
+    changed are sent to the state once for each checkpoint.
+    """
+    batch_rows = min(BATCH_ROWS, BATCH_BYTES // largest_message(deployment.features))
     settings = Configuration()
     for name, value in {
         "pipeline.name": "flead local training",
@@ -452,9 +517,11 @@ def configuration() -> Configuration:
         "pipeline.max-parallelism": str(MAX_PARALLELISM),
         "table.local-time-zone": "UTC",
         "python.execution-mode": "process",
-        "python.fn-execution.arrow.batch.size": "10000",
+        # Trainers are stored when the gauges are asked.
+        "python.metric.enabled": "true",
+        "python.fn-execution.arrow.batch.size": str(batch_rows),
         "python.fn-execution.bundle.size": "100000",
-        "python.fn-execution.bundle.time": "1000",
+        "python.fn-execution.bundle.time": str(checkpoint_ms(deployment)),
         "python.state.cache-size": "10000",
     }.items():
         settings.set_string(name, value)
@@ -468,12 +535,10 @@ def main() -> None:
     arguments = parser.parse_args()
     deployment = msgspec.json.decode(arguments.training_config, type=TrainingDeployment)
 
-    env = StreamExecutionEnvironment.get_execution_environment(configuration())
+    env = StreamExecutionEnvironment.get_execution_environment(configuration(deployment))
     env.set_parallelism(deployment.parallelism)
     env.set_max_parallelism(MAX_PARALLELISM)
-    env.enable_checkpointing(
-        int(deployment.checkpoint_interval_seconds * 1000), CheckpointingMode.EXACTLY_ONCE
-    )
+    env.enable_checkpointing(checkpoint_ms(deployment), CheckpointingMode.EXACTLY_ONCE)
     tables = StreamTableEnvironment.create(env)
 
     records = packed_records(tables, deployment).key_by(

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import jsonschema
 import msgspec
+import numpy as np
 import pytest
 
 from flead.contracts.jsonschema import MESSAGE_OF, main
 from flead.contracts.messages import Telemetry
 from flead.contracts.schema import feature_schema, input_names
-from flead.contracts.topics import LAYOUTS, Topic, dead_letter_topic
+from flead.contracts.topics import LAYOUTS, MESSAGE_BYTES, Topic, dead_letter_topic
 
 REPOSITORY = Path(__file__).parents[2]
 SCHEMAS = REPOSITORY / "docs" / "schemas"
@@ -52,6 +53,18 @@ def test_published_schemas_are_those_of_the_contracts(tmp_path):
     )
 
 
+def test_models_of_five_thousand_features_fit_into_a_message():
+    inputs = len(input_names(range(5_000)))
+    weights = (-np.random.default_rng(1).random(inputs)).tolist()
+    moments = {"count": weights, "mean": weights, "m2": weights}
+    names = [f"feature number {number}" for number in range(5_000)]
+    model = {"weights": weights, "feature_names": names, "standardizer": moments}
+    update = {"weights": weights, "moments": moments}
+
+    for topic, large in ((Topic.GLOBAL_UPDATES, model), (Topic.LOCAL_UPDATES, update)):
+        assert len(msgspec.json.encode(example(topic) | large)) < MESSAGE_BYTES
+
+
 def test_every_topic_has_a_layout_and_every_input_topic_a_dead_letter_topic():
     assert [layout.name for layout in LAYOUTS] == list(Topic)
     assert dead_letter_topic(Topic.TELEMETRY) == "edge-iiot-stream-dlq"
@@ -83,10 +96,17 @@ def refused(topic, change):
         (Topic.LOCAL_UPDATES, {"closed_by": "hand"}, r"value 'hand' - at `\$.closed_by`"),
         (Topic.LOCAL_UPDATES, {"accuracy": 1.5}, r"<= 1.0 - at `\$.accuracy`"),
         (Topic.GLOBAL_UPDATES, {"version": 0}, r">= 1 - at `\$.version`"),
+        (Topic.GLOBAL_UPDATES, {"version": 2**63}, r"<= 9223372036854775807 - at `\$.version`"),
         (Topic.GLOBAL_UPDATES, {"weights": [0.5, None]}, r"got `null` - at `\$.weights"),
+        (Topic.GLOBAL_UPDATES, {"weights": [0.5, 1e300]}, r"<= 1e\+100 - at `\$.weights"),
         (Topic.FEEDBACK, {"mean_error": -0.5}, r">= 0.0 - at `\$.mean_error`"),
         (Topic.CONTROL, {"hyperparameters": {"learning_rate": 0.0}}, "learning_rate`"),
         (Topic.CONTROL, {"hyperparameters": {"eta": 0.1}}, "unknown field `eta`"),
+        (
+            Topic.CONTROL,
+            {"trials": [{"trial": "a", "fraction": 0, "hyperparameters": {}}] * 101},
+            "length <= 100",
+        ),
         (Topic.CONTROL, {"state": "off"}, r"value 'off' - at `\$.state`"),
         (Topic.ANOMALIES, {"probability": 1.5}, r"<= 1.0 - at `\$.probability`"),
         (Topic.TELEMETRY_DLQ, {"reason": "bad luck"}, r"value 'bad luck' - at `\$.reason`"),

@@ -72,6 +72,12 @@ def test_absent_and_null_features_are_missing():
         (b"a", b"{", Reason.MALFORMED),
         (b"a", GOOD[:40], Reason.MALFORMED),
         (b"a", GOOD + GOOD, Reason.MALFORMED),
+        (b"a", GOOD + b" " * 10_000, Reason.TOO_LARGE),
+        (b"a", GOOD[:-1] + b',"attack_type":"%b"}' % (b"x" * 1_000_000), Reason.TOO_LARGE),
+        (b"a", b"[" * 1_000_000, Reason.TOO_LARGE),
+        (b"a", b"[" * 4_000, Reason.INVALID),
+        (b"a", b'{"nested":' + b"[" * 2_000 + b"]" * 2_000 + b"}", Reason.INVALID),
+        (b"a", GOOD.replace(b'"a"', b'"\\ud800"'), Reason.MALFORMED),
         (b"a", GOOD.replace(b'"a"', b'"\xff"'), Reason.MALFORMED),
         (b"a", GOOD.replace(b"power", b"\xff"), Reason.MALFORMED),
         (b"a", GOOD.replace(b"1.5", b"NaN"), Reason.MALFORMED),
@@ -86,6 +92,7 @@ def test_absent_and_null_features_are_missing():
         (b"a\0", GOOD.replace(b'"a"', b'"a\\u0000"'), Reason.INVALID),
         (b"b", GOOD, Reason.KEY_MISMATCH),
         (None, GOOD, Reason.KEY_MISMATCH),
+        (b"a" * 1_000_000, GOOD, Reason.KEY_MISMATCH),
         (b"a", GOOD.replace(b'"flow"', b'"noise"'), Reason.UNDECLARED_FEATURE),
         (b"a", GOOD.replace(b"1.5", b"1e400"), Reason.NOT_FINITE),
         (b"a", GOOD.replace(b"1.5", b"-1e101"), Reason.NOT_FINITE),
@@ -98,6 +105,26 @@ def test_a_bad_message_is_a_dead_letter_and_its_neighbours_are_rows(key, value, 
     assert batch.offset.tolist() == [10, 12]
     assert [letter.reason for letter in letters] == [reason]
     assert letters[0].detail
+
+
+def test_no_row_is_too_large_however_it_is_written():
+    snakes = [chr(0x1F40D + number) * 50 for number in range(20)]
+    device = "\N{SNOWMAN}" * 256
+    row = {
+        "device_id": device,
+        "event_time": 253_402_300_799_999,
+        "features": dict.fromkeys(snakes, -1.2345678901234567e-100),
+        "label": None,
+        "attack_type": "backdoor",
+        "schema_version": 1,
+    }
+    value = json.dumps(row, ensure_ascii=True, indent=8).encode()
+
+    batch, letters = decode([(device.encode(), value)], snakes)
+
+    assert letters == []
+    assert len(batch) == 1
+    assert len(value) > 10_000
 
 
 def test_a_dead_letter_tells_position_length_hash_and_the_first_kilobyte():

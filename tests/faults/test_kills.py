@@ -1,0 +1,41 @@
+"""Whatever is killed under load, nothing is lost, nothing is there twice, and readers go on."""
+
+from collections.abc import Callable
+
+import pytest
+
+from flead.contracts.simulation import FEATURES
+from tests.accounting import (
+    assert_anomalies_are_the_anomalous_rows,
+    assert_dead_letters_are_the_rejected,
+    assert_windows_account_for_rows,
+)
+from tests.faults.conftest import Aftermath
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
+
+LONGEST_WAIT_SECONDS = 60.0
+
+
+def test_each_row_is_in_one_window(aftermath: Aftermath) -> None:
+    assert len(aftermath.telemetry.rows) > 100_000
+    assert_windows_account_for_rows(aftermath.updates, aftermath.telemetry.rows)
+
+
+def test_each_anomalous_row_is_one_anomaly(aftermath: Aftermath) -> None:
+    assert_anomalies_are_the_anomalous_rows(aftermath.anomalies, aftermath.telemetry.rows, FEATURES)
+
+
+def test_each_bad_message_is_one_dead_letter(aftermath: Aftermath) -> None:
+    assert_dead_letters_are_the_rejected(aftermath.letters, aftermath.telemetry.rejected)
+
+
+def test_readers_of_committed_updates_never_wait_for_a_minute(
+    aftermath: Aftermath, record_property: Callable[[str, object], None]
+) -> None:
+    waits = {kill.name: kill.longest_wait_seconds for kill in aftermath.kills}
+    for name, seconds in waits.items():
+        record_property(f"longest wait in seconds after the end of {name}", seconds)
+    record_property("messages of aborted transactions", aftermath.aborted)
+
+    assert max(waits.values()) < LONGEST_WAIT_SECONDS, waits
