@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help prepare demo test test-unit test-integration test-airflow test-system bench lint format schemas locks
+.PHONY: help prepare demo test test-unit test-integration test-airflow test-system test-faults bench lint format schemas locks
 
 ENVS  := $(or $(FLEAD_ENVS),$(if $(FLEAD_HOME),$(FLEAD_HOME)/envs,.flead/envs))
 TOOLS := $(ENVS)/tools/bin
@@ -14,7 +14,7 @@ prepare: ## install the environments and the jars (a second time does nothing)
 demo: ## run the main job on a simulated fleet until Ctrl-C
 	@bin/flead demo
 
-test: test-unit test-integration test-airflow test-system ## run every test
+test: test-unit test-integration test-airflow test-system test-faults ## run every test
 
 test-unit: prepare ## run the tests that need no server
 	$(call PYTEST,$(ENVS)/tools) tests/unit
@@ -27,6 +27,9 @@ test-airflow: prepare ## run the tests of DAGs, operators and triggers in Airflo
 
 test-system: prepare ## run the demo on a small fleet through the whole stack
 	$(call PYTEST,$(ENVS)/tools) tests/system
+
+test-faults: prepare ## kill servers under load and account for every row
+	$(call PYTEST,$(ENVS)/tools) tests/faults
 
 bench: prepare ## measure the training job and draw docs/images/performance.svg (half an hour)
 	$(TOOLS)/python -m benchmarks.curves

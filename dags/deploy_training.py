@@ -5,8 +5,9 @@ running job with a savepoint, opens an attempt (its row, with the job id, is wri
 is posted), sends its hyperparameters to the fleet under the next revision, submits the job from the
 newest savepoint or retained checkpoint, and waits until every vertex runs and a checkpoint has
 completed.
-Another feature list, or `fresh`, starts from nothing. `resume` takes up what ran when the stack
-went down, with its stored configuration; the other Params are then ignored.
+Another feature list, or `fresh`, starts from nothing; the newest model of its features, if there is
+one, is sent to the devices again. `resume` takes up what ran when the stack went down, with its
+stored configuration; the other Params are then ignored.
 
 ## Triage
 * **`find_running_job` failed.** Something would have refused the new job, and the running one was

@@ -10,12 +10,18 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 
+from flead.messaging import client
 from flead.stack.addresses import Addresses
 from flead.stack.home import CHECKOUT, Home
+
+# Servers of tests end before the code of HotSpot's second compiler pays for its making.
+SHORT_LIVED_JVMS = {"_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1"}
 
 
 def run_flead(home: Home, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -25,7 +31,7 @@ def run_flead(home: Home, *arguments: str) -> "subprocess.CompletedProcess[str]"
     }
     return subprocess.run(
         [home.python("tools"), "-m", "flead.cli", *arguments],
-        env=environment | home.variables,
+        env=environment | home.variables | SHORT_LIVED_JVMS,
         capture_output=True,
         text=True,
         check=False,
@@ -53,11 +59,12 @@ def make_home() -> Iterator[Callable[[], Home]]:
         return homes[-1]
 
     yield make
-    failures = []
+    used = [home for home in homes if any(home.root.iterdir())]
+    with ThreadPoolExecutor() as pool:
+        stopped = list(pool.map(lambda home: run_flead(home, "down", "--wipe"), used))
     for home in homes:
-        stopped = run_flead(home, "down", "--wipe")
-        failures += [stopped.stderr] if stopped.returncode else []
         shutil.rmtree(home.root, ignore_errors=True)
+    failures = [each.stderr for each in stopped if each.returncode]
     assert not failures, failures
 
 
@@ -77,6 +84,12 @@ def stack_home(make_home: Callable[[], Home]) -> Home:
 def kafka(stack_home: Home) -> str:
     """Return the `bootstrap.servers` of a real broker without topics."""
     return start(stack_home, "kafka").kafka_bootstrap
+
+
+@pytest.fixture(scope="session")
+def producer(kafka: str) -> Producer:
+    """Return a producer for the broker; each new one waits half a second before it sends."""
+    return client.producer({"bootstrap.servers": kafka})
 
 
 @pytest.fixture(scope="session")

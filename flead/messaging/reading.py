@@ -131,7 +131,7 @@ class _Reader:
         progress = time.monotonic()
         while self._unread and (limit is None or taken < limit):
             wanted = BATCH_MESSAGES if limit is None else min(BATCH_MESSAGES, limit - taken)
-            batch = self._consumer.consume(wanted, POLL_SECONDS)
+            batch = self._next(wanted)
             if batch:
                 progress = time.monotonic()
             elif time.monotonic() - progress > REQUEST_TIMEOUT_SECONDS:
@@ -143,6 +143,11 @@ class _Reader:
                 if self._is_message(message):
                     taken += 1
                     yield message
+
+    def _next(self, wanted: int) -> list[Message]:
+        """Wait for one message only, and take what came with it."""
+        first = self._consumer.poll(POLL_SECONDS)
+        return [] if first is None else [first, *self._consumer.consume(wanted - 1, timeout=0)]
 
     def _is_message(self, message: Message) -> bool:
         """Take note of the position of what was consumed; an end of partition is no message."""

@@ -155,6 +155,8 @@ def _configuration(home: Home, ports: Ports) -> str:
         "heartbeat.timeout": 10_000,
         "slot.idle.timeout": 10_000,
         "metrics.fetcher.update-interval": 800,
+        # How old an answer about a job may be: whoever waits for one waits that much longer.
+        "web.refresh-interval": 1000,
         "web.submit.enable": "true",
         "io.tmp.dirs": home.run / "flink",
     }

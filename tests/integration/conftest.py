@@ -1,4 +1,4 @@
-"""A Flink job with Python workers, for what only shows while one runs."""
+"""What the tests of the stack act on: a Flink job with Python workers, and servers to break."""
 
 import time
 from pathlib import Path
@@ -12,7 +12,21 @@ from flead.stack import processes
 PROGRAM = Path(__file__).parent / "programs" / "endless_python_job.py"
 
 
+@pytest.fixture(scope="session")
+def breakable_home(make_home):
+    """Return a home of which no test may expect more than that its servers can start."""
+    return make_home()
+
+
 @pytest.fixture
+def breakable_servers(flead, breakable_home):
+    """Start broker and database in the home whose servers tests kill; return the home."""
+    started = flead(breakable_home, "up", "kafka", "postgres")
+    assert started.returncode == 0, started.stderr
+    return breakable_home
+
+
+@pytest.fixture(scope="session")
 def python_workers(stack_home, flink):
     """Run the job; return the function that lists the ids of its Python workers."""
 

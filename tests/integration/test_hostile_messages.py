@@ -71,9 +71,9 @@ def home(make_home: Callable[[], Home]) -> Iterator[Home]:
 
 
 @pytest.fixture(scope="module")
-def survivor(home: Home) -> Iterator[Survivor]:
+def survivor(home: Home, stack_home: Home) -> Iterator[Survivor]:
     """Send everything to a running job, and wait until it has taken it."""
-    cluster = TrainingCluster(home)
+    cluster = TrainingCluster(home, stack_home)
     job_id = cluster.submit()
     valid = valid_messages(DEVICES, VALID, seed=11)
     hostile = hostile_messages(12, valid, HOSTILE)

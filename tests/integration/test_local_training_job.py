@@ -5,12 +5,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import msgspec
+import numpy as np
 import pytest
 
+from flead.contracts.messages import LocalUpdate, TrainingControl
+from flead.contracts.simulation import FEATURES
 from flead.contracts.topics import Topic
+from flead.learning.fleet import FleetState
+from flead.learning.trainer import LocalTrainer
 from flead.messaging.producing import OutgoingMessage, produce
 from flead.messaging.reading import read_committed
 from flead.stack.home import Home
+from tests.accounting import Judged, messages_of
 from tests.conftest import run_flead
 from tests.integration.training_cluster import ALL, TrainingCluster, global_model, wait_until
 
@@ -26,8 +32,8 @@ def home(make_home: Callable[[], Home]) -> Iterator[Home]:
 
 
 @pytest.fixture(scope="module")
-def cluster(home: Home) -> TrainingCluster:
-    return TrainingCluster(home)
+def cluster(home: Home, stack_home: Home) -> TrainingCluster:
+    return TrainingCluster(home, stack_home)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +75,30 @@ def test_every_message_is_trained_or_a_dead_letter_with_its_position(
     for partition in {partition for partition, _ in sent_at}:
         valid = [o for p, o in sent_at - rejected_at if p == partition]
         assert trained[partition] == sum(valid)
+
+
+def test_updates_equal_those_of_the_trainer_that_experiments_run_to_the_last_bit(
+    job: str, cluster: TrainingCluster
+) -> None:
+    rows = Judged.of(cluster.kafka, FEATURES).rows
+    updates = list(messages_of(cluster.kafka, Topic.LOCAL_UPDATES, LocalUpdate))
+    fleet = FleetState(None, None, TrainingControl(0, cluster.deployment.hyperparameters))
+
+    assert len(updates) > 50
+    for number, device in enumerate(rows.devices):
+        trainer = LocalTrainer(FEATURES)
+        left = np.flatnonzero(rows.device_index == number)
+        for update in (each for each in updates if each.device_id == device):
+            window, left = left[: update.rows], left[update.rows :]
+            outcome = trainer.process(rows.select(window), 0, fleet)
+            outcome.extend(trainer.flush(0, fleet))
+            (expected,) = outcome.updates
+            same = {
+                name: getattr(update, name) for name in ("closed_by", "timestamp", "feature_schema")
+            }
+            same["hyperparameters_revision"] = update.hyperparameters_revision
+            assert update == msgspec.structs.replace(expected, **same)
+        assert not len(left)
 
 
 def test_a_poisoned_global_model_is_a_dead_letter_and_the_next_good_one_is_adopted(

@@ -19,7 +19,7 @@ def test_a_server_that_dies_at_its_start_is_shown_with_the_end_of_its_log(flead,
     broken.parent.mkdir(parents=True)
     broken.write_text("version=1\nnode.id=7\ncluster.id=another\n")
 
-    started = flead(home, "up", "kafka", "postgres")
+    started = flead(home, "up", "kafka")
 
     assert started.returncode == 1
     assert "kafka died while starting" in started.stderr

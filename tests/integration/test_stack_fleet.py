@@ -29,16 +29,14 @@ def pids(home, service):
     return {process.pid for process in processes.belonging_to(home, service)}
 
 
-@pytest.fixture(scope="module")
-def home(make_home):
-    return make_home()
+@pytest.fixture
+def home(breakable_servers):
+    return breakable_servers
 
 
 @pytest.fixture
-def orphan(flead, home):
+def orphan(home):
     """Return the id of a fleet whose demonstration was killed."""
-    started = flead(home, "up", "kafka", "postgres")
-    assert started.returncode == 0, started.stderr
     with subprocess.Popen(
         [home.python("tools"), "-c", DEMONSTRATION], env=os.environ | home.variables
     ) as demonstration:

@@ -60,14 +60,14 @@ def test_what_outlives_the_stop_is_an_error_that_names_it(home, run_as, monkeypa
 def test_one_home_has_one_demonstration_at_a_time(home):
     from flead.stack.demonstration import (  # noqa: PLC0415 - not every environment has its imports
         DemonstrationError,
-        only_demonstration,
+        only_stream,
     )
 
     with (
-        only_demonstration(home),
+        only_stream(home),
         pytest.raises(DemonstrationError, match="another demonstration runs in"),
-        only_demonstration(home),
+        only_stream(home),
     ):
         pytest.fail("two at a time")
-    with only_demonstration(home):
+    with only_stream(home):
         pass

@@ -50,12 +50,8 @@ def wait_for_successor(home, service, killed):
 
 
 @pytest.fixture
-def home(flead, make_home):
-    home = make_home()
-    started = flead(home, "up", "kafka", "postgres")
-    assert started.returncode == 0, started.stderr
-    yield home
-    assert flead(home, "down", "--wipe").returncode == 0
+def home(breakable_servers):
+    return breakable_servers
 
 
 def test_down_ends_what_lost_its_supervisor(flead, home):

@@ -16,6 +16,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from flead.stack import processes
 from flead.stack.addresses import Addresses
+from flead.stack.flink_rest import FlinkClient
 from flead.stack.home import Home
 from flead.stack.ports import Ports
 
@@ -80,9 +81,14 @@ def test_flink_is_set_to_survive_and_to_show_fresh_metrics(flink):
     assert settings["heartbeat.interval"] == "2000"
     assert settings["heartbeat.timeout"] == "10000"
     assert settings["metrics.fetcher.update-interval"] == "800"
+    assert settings["web.refresh-interval"] == "1000"
     assert settings["restart-strategy.type"] == "exponential-delay"
     retention = "execution.checkpointing.externalized-checkpoint-retention"
     assert settings[retention] == "RETAIN_ON_CANCELLATION"
+
+
+def test_a_job_that_flink_does_not_know_has_no_state(flink):
+    assert FlinkClient(flink).job_state("f" * 32) is None
 
 
 def test_every_server_listens_on_loopback_only(stack_home, kafka, postgres_server, python_workers):
@@ -128,9 +134,8 @@ def test_status_tells_port_process_uptime_and_memory(flead, stack_home, kafka):
     assert 150 < found["memory_mb"] < 1500
 
 
-def test_data_ports_and_secrets_are_kept_from_down_to_up(flead, make_home):
-    home = make_home()
-    assert flead(home, "up", "kafka", "postgres").returncode == 0
+def test_data_ports_and_secrets_are_kept_from_down_to_up(flead, breakable_servers):
+    home = breakable_servers
     addresses = Addresses.of(home, environ={})
     secrets, ports = home.secrets_file.read_bytes(), Ports.of(home)
     admin = AdminClient({"bootstrap.servers": addresses.kafka_bootstrap})
@@ -162,9 +167,9 @@ def test_data_ports_and_secrets_are_kept_from_down_to_up(flead, make_home):
     assert (message.key(), message.value()) == (b"key", b"value")
 
 
-def test_wipe_removes_all_but_environments_and_jars(flead, make_home):
-    home = make_home()
-    assert flead(home, "up", "postgres").returncode == 0
+def test_wipe_removes_all_but_environments_and_jars(flead, breakable_servers):
+    home = breakable_servers
+    assert {"data", "config", "logs", "run"} <= {path.name for path in home.root.iterdir()}
 
     assert flead(home, "down", "--wipe").returncode == 0
 

@@ -61,8 +61,8 @@ def home(make_home: Callable[[], Home]) -> Iterator[Home]:
 
 
 @pytest.fixture(scope="module")
-def cluster(home: Home) -> TrainingCluster:
-    return TrainingCluster(home)
+def cluster(home: Home, stack_home: Home) -> TrainingCluster:
+    return TrainingCluster(home, stack_home)
 
 
 @pytest.fixture(scope="module")

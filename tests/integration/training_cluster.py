@@ -33,22 +33,25 @@ class TrainingCluster:
     Parameters
     ----------
     home
-        Its broker and its Flink are started, its topics created.
+        Its broker is started, its topics are created.
+    flink_home
+        Its Flink, which may run jobs of others too, is started.
     """
 
-    def __init__(self, home: Home) -> None:
-        addresses = start(home, "kafka", "flink")
-        self.kafka = {"bootstrap.servers": addresses.kafka_bootstrap}
+    def __init__(self, home: Home, flink_home: Home) -> None:
+        bootstrap_servers = start(home, "kafka").kafka_bootstrap
+        flink_url = start(flink_home, "flink").flink_url
+        self.kafka = {"bootstrap.servers": bootstrap_servers}
         create_topics(self.kafka)
-        self._flink = FlinkClient(addresses.flink_url)
-        self._http = httpx.Client(base_url=addresses.flink_url, timeout=120)
-        jar = python_jar(home)
+        self._flink = FlinkClient(flink_url)
+        self._http = httpx.Client(base_url=flink_url, timeout=120)
+        jar = python_jar(flink_home)
         with jar.open("rb") as content:
             uploaded = self._http.post("/jars/upload", files={"jarfile": (jar.name, content)})
         self._jar_id = uploaded.json()["filename"].rsplit("/", 1)[-1]
-        self._deployment = TrainingDeployment(
+        self.deployment = TrainingDeployment(
             features=list(FEATURES),
-            bootstrap_servers=addresses.kafka_bootstrap,
+            bootstrap_servers=bootstrap_servers,
             hyperparameters=Hyperparameters(window_seconds=4),
             checkpoint_interval_seconds=1,
         )
@@ -76,7 +79,7 @@ class TrainingCluster:
     def _run(
         self, job_id: str, savepoint: str | None, parallelism: int, script: Path
     ) -> httpx.Response:
-        deployment = msgspec.structs.replace(self._deployment, parallelism=parallelism)
+        deployment = msgspec.structs.replace(self.deployment, parallelism=parallelism)
         return self._http.post(
             f"/jars/{self._jar_id}/run",
             json={

@@ -1,10 +1,11 @@
 """The whole stack, driven as a user drives it: by the `flead` command alone."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import pytest
 
 from flead.stack.addresses import Addresses
@@ -12,15 +13,16 @@ from flead.stack.home import Home
 from tests.conftest import run_flead
 
 DEVICES = 40
-FLEET = ("--devices", str(DEVICES), "--rate", "4800/min", "--seed", "3")
+FLEET = ("--devices", str(DEVICES), "--rate", "9600/min", "--seed", "3")
 
 
 @dataclass(frozen=True)
 class Demonstrated:
-    """A home in which the demonstration ran to its end, and what it printed."""
+    """A home in which the demonstration ran to its end, what it printed and what it left."""
 
     home: Home
     report: dict[str, Any]
+    status: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Resumed:
 
     home: Home
     addresses: Addresses
+    airflow_health: dict[str, dict[str, Any]]
+    """What Airflow said of itself when `up` had returned."""
 
     @property
     def kafka(self) -> dict[str, str]:
@@ -36,11 +40,20 @@ class Resumed:
 
 
 @pytest.fixture(scope="session")
-def demonstrated(make_home: Callable[[], Home]) -> Demonstrated:
+def short_rounds() -> Iterator[None]:
+    """Let rounds follow each other as soon as there are updates."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("FLEAD_ROUND_SECONDS", "2")
+        yield
+
+
+@pytest.fixture(scope="session")
+def demonstrated(make_home: Callable[[], Home], short_rounds: None) -> Demonstrated:
     home = make_home()
     ran = run_flead(home, "demo", *FLEET, "--until-version", "3", "--json")
     assert ran.returncode == 0, ran.stderr
-    return Demonstrated(home, json.loads(ran.stdout))
+    status = run_flead(home, "status", "--json")
+    return Demonstrated(home, json.loads(ran.stdout), json.loads(status.stdout))
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +61,8 @@ def resumed(demonstrated: Demonstrated) -> Resumed:
     """Start the stack again, which takes up the suspended job, and feed it for some windows."""
     started = run_flead(demonstrated.home, "up")
     assert started.returncode == 0, started.stderr
-    fed = run_flead(demonstrated.home, "simulate", *FLEET, "--duration", "40", "--json")
+    addresses = Addresses.of(demonstrated.home, environ={})
+    health = httpx.get(f"{addresses.airflow_url}/api/v2/monitor/health").json()
+    fed = run_flead(demonstrated.home, "simulate", *FLEET, "--duration", "20", "--json")
     assert fed.returncode == 0, fed.stderr
-    return Resumed(demonstrated.home, Addresses.of(demonstrated.home, environ={}))
+    return Resumed(demonstrated.home, addresses, health)

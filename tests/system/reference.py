@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import confusion_matrix, log_loss
 
+from flead.contracts.messages import Hyperparameters
 from flead.messaging.reading import Record
 
 
@@ -83,19 +84,42 @@ def standardized(
 
 
 def trained(
-    weights: np.ndarray, intercept: float, x: np.ndarray, y: list[int], learning_rate: float,
-    alpha: float,
-) -> tuple[np.ndarray, float]:  # fmt: skip
-    """Return what one pass of scikit-learn's SGD makes of a model."""
+    weights: np.ndarray, intercept: float, x: np.ndarray, y: list[int], settings: Hyperparameters
+) -> tuple[np.ndarray, float]:
+    """Return what scikit-learn's SGD makes of a model."""
     model = SGDClassifier(
-        loss="log_loss", penalty="l2", alpha=alpha, learning_rate="constant", eta0=learning_rate,
+        loss="log_loss",
+        penalty="l2",
+        alpha=settings.alpha,
+        learning_rate="constant",
+        eta0=settings.learning_rate,
         shuffle=False,
-    )  # fmt: skip
+    )
     model.partial_fit(np.zeros((1, x.shape[1])), [0], classes=[0, 1])
     model.coef_ = weights.reshape(1, -1).copy()
     model.intercept_ = np.array([intercept])
-    model.partial_fit(x, y)
+    for _ in range(settings.local_epochs):
+        model.partial_fit(x, y)
     return model.coef_[0], float(model.intercept_[0])
+
+
+def personalized_from(
+    weights: np.ndarray, intercept: float, x: np.ndarray, y: list[int], settings: Hyperparameters,
+    anchor: tuple[np.ndarray, float],
+) -> tuple[np.ndarray, float]:  # fmt: skip
+    """Return what SGD with the pull to a global model makes of a personalized model.
+
+    The gradient of log loss, L2 penalty (not of the intercept) and Ditto's proximal term, row by
+    row (Li et al. 2021, ICML, algorithm 1).
+    """
+    model, target = np.array([*weights, intercept]), np.array([*anchor[0], anchor[1]])
+    for row, label in list(zip(x, y, strict=True)) * settings.local_epochs:
+        with_one = np.append(row, 1.0)
+        error = 1 / (1 + np.exp(-model @ with_one)) - label
+        penalty = settings.alpha * np.append(model[:-1], 0.0)
+        pull = settings.ditto_pull * (model - target)
+        model = model - settings.learning_rate * (error * with_one + penalty + pull)
+    return model[:-1], float(model[-1])
 
 
 def metrics_of(

@@ -14,13 +14,13 @@ import pytest
 from flead.contracts.messages import Hyperparameters
 from flead.contracts.simulation import FEATURES
 from flead.messaging.reading import Record, read_committed
-from tests.conftest import run_flead
 from tests.system.conftest import DEVICES, Demonstrated, Resumed
 from tests.system.reference import (
     DeviceHistory,
     histories,
     metrics_of,
     moments_of,
+    personalized_from,
     standardized,
     trained,
 )
@@ -79,10 +79,10 @@ def test_the_demonstration_reports_what_it_made(demonstrated: Demonstrated) -> N
 
 
 def test_the_demonstration_leaves_nothing_running(demonstrated: Demonstrated) -> None:
-    status = json.loads(run_flead(demonstrated.home, "status", "--json").stdout)
+    services = demonstrated.status["services"]
 
-    assert {service["state"] for service in status["services"]} == {"stopped"}
-    assert status["total_processes"] == 0
+    assert {service["state"] for service in services} == {"stopped"}
+    assert demonstrated.status["total_processes"] == 0
 
 
 def test_every_row_is_in_one_window_across_down_and_up(
@@ -145,10 +145,15 @@ def test_weights_and_metrics_equal_scikit_learn_on_the_raw_topic(
                 assert_metrics(window["global_metrics"], metrics_of(*start, x, y))
                 scored_rows += len(y)
 
-            weights, intercept = trained(*start, x, y, window["learning_rate"], SETTINGS.alpha)
+            weights, intercept = trained(*start, x, y, SETTINGS)
+            assert window["learning_rate"] == SETTINGS.learning_rate
             np.testing.assert_allclose(window["weights"], weights, rtol=0, atol=TOLERANCE)
             assert window["intercept"] == pytest.approx(intercept, abs=TOLERANCE)
-            personalized = trained(*personalized, x, y, window["learning_rate"], SETTINGS.alpha)
+            personalized = (
+                trained(*personalized, x, y, SETTINGS)
+                if base is None
+                else personalized_from(*personalized, x, y, SETTINGS, anchor=start)
+            )
             seen += x_raw
     assert scored_rows > 0
 

@@ -1,16 +1,23 @@
-"""A data set of a user's own goes through the stack on which a simulated fleet ran before."""
+"""A data set of a user's own goes through the stack between two runs of a simulated fleet."""
 
 import json
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import psycopg2
 import pytest
 
 from flead.contracts.schema import feature_schema
+from flead.contracts.simulation import FEATURES as SIMULATED
+from flead.contracts.topics import Topic
+from flead.messaging.reading import end_offsets, read_committed
 from tests.conftest import run_flead
-from tests.system.conftest import Resumed
+from tests.system.conftest import FLEET, Resumed
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
@@ -18,6 +25,7 @@ FEATURES = ["power, kW", "flow"]
 MACHINES = 25
 ROWS = 150
 WAIT_SECONDS = 120
+DEAD_LETTERS = Topic.TELEMETRY_DLQ
 SPEC = """
 name: mill
 files: "*.csv"
@@ -28,15 +36,33 @@ label: {column: alarm}
 """
 
 
+@dataclass(frozen=True)
+class Before:
+    """What there was before the data set came."""
+
+    deployment: str
+    newest_version: int
+    head: int
+    dead_letter_ends: dict[int, int]
+
+
 @pytest.fixture(scope="module")
-def newest_before(resumed: Resumed) -> int:
+def before(resumed: Resumed) -> Before:
+    [(deployment,)] = query(
+        resumed, "SELECT deployment_id FROM training_deployments WHERE status = 'active'"
+    )
     [(version,)] = query(resumed, "SELECT max(version) FROM federated_models")
-    return int(version)
+    [(head,)] = query(
+        resumed,
+        "SELECT version FROM model_head WHERE feature_schema = %s",
+        feature_schema(SIMULATED),
+    )
+    return Before(deployment, version, head, end_offsets(resumed.kafka, DEAD_LETTERS))
 
 
 @pytest.fixture(scope="module")
 def replay(
-    resumed: Resumed, newest_before: int, tmp_path_factory: pytest.TempPathFactory
+    resumed: Resumed, before: Before, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("mill")
     generator = np.random.default_rng(0)
@@ -59,46 +85,102 @@ def replay(
     return dict(json.loads(ran.stdout))
 
 
+@pytest.fixture(scope="module")
+def returned(resumed: Resumed, replay: dict[str, Any]) -> None:
+    """Let the simulated fleet come back once the data set has been trained."""
+    wait_until(lambda: trained(resumed) >= MACHINES * ROWS)
+    ran = run_flead(resumed.home, "simulate", *FLEET, "--duration", "20")
+    assert ran.returncode == 0, ran.stderr
+
+
 def test_every_row_is_sent(replay: dict[str, Any]) -> None:
     assert (replay["devices"], replay["rows"]) == (MACHINES, MACHINES * ROWS)
 
 
-def test_its_models_are_a_lineage_of_their_own(
-    resumed: Resumed, newest_before: int, replay: dict[str, Any]
+def test_the_job_that_it_replaces_leaves_a_savepoint(
+    resumed: Resumed, before: Before, replay: dict[str, Any]
 ) -> None:
-    wait_until(lambda: len(promoted(resumed)) > 1)
+    [(savepoint,)] = query(
+        resumed,
+        "SELECT savepoint_path FROM training_deployments"
+        " WHERE status = 'stopped' AND kind <> 'stop' AND deployment_id = %s"
+        " ORDER BY id DESC LIMIT 1",
+        before.deployment,
+    )
+    [(active,)] = query(
+        resumed, "SELECT deployment_id FROM training_deployments WHERE status = 'active'"
+    )
 
-    (first, parent), (second, parent_of_second), *_ = promoted(resumed)
-    assert newest_before < first < second
+    assert Path(urlsplit(savepoint).path, "_metadata").is_file()
+    assert active == replay["deployment_id"] != before.deployment
+
+
+def test_its_models_are_a_lineage_of_their_own(
+    resumed: Resumed, before: Before, replay: dict[str, Any]
+) -> None:
+    wait_until(lambda: len(promoted(resumed, FEATURES)) > 1)
+
+    (first, parent), (second, parent_of_second), *_ = promoted(resumed, FEATURES)
+    assert before.newest_version < first < second
     assert not parent
     assert parent_of_second == first
 
 
 def test_what_it_trains_is_the_set_alone(resumed: Resumed, replay: dict[str, Any]) -> None:
-    def trained() -> int:
-        [(rows,)] = query(
-            resumed,
-            "SELECT coalesce(sum(rows), 0) FROM local_models WHERE feature_schema = %s",
-            feature_schema(FEATURES),
-        )
-        return int(rows)
+    wait_until(lambda: trained(resumed) >= MACHINES * ROWS)
 
-    wait_until(lambda: trained() >= MACHINES * ROWS)
-
-    assert trained() == MACHINES * ROWS
+    assert trained(resumed) == MACHINES * ROWS
 
 
-def promoted(resumed: Resumed) -> list[tuple[int, int | None]]:
-    """Return version and parent of the models of the set's features."""
+def test_the_fleet_that_comes_back_goes_on_from_its_own_newest_model(
+    resumed: Resumed, before: Before, returned: None
+) -> None:
+    def since() -> list[tuple[int, int]]:
+        models = promoted(resumed, SIMULATED)
+        return [each for each in models if each[0] > before.newest_version]
+
+    wait_until(lambda: bool(since()))
+
+    (version, parent), *_ = since()
+    assert parent == before.head
+    bases = query(
+        resumed,
+        "SELECT DISTINCT base_version FROM local_models JOIN federated_models USING"
+        " (aggregation_round) WHERE version = %s AND local_models.status = 'accepted'",
+        version,
+    )
+    assert (before.head,) in bases
+
+
+def test_no_row_meets_a_job_of_other_features(
+    resumed: Resumed, before: Before, returned: None
+) -> None:
+    letters = read_committed(resumed.kafka, DEAD_LETTERS, before.dead_letter_ends, 10)
+
+    assert letters.records == []
+
+
+def trained(resumed: Resumed) -> int:
+    """Return how many rows of the set are in windows that rounds have read."""
+    [(rows,)] = query(
+        resumed,
+        "SELECT coalesce(sum(rows), 0) FROM local_models WHERE feature_schema = %s",
+        feature_schema(FEATURES),
+    )
+    return int(rows)
+
+
+def promoted(resumed: Resumed, features: Sequence[str]) -> list[tuple[int, int]]:
+    """Return version and parent of the models of these features."""
     return query(
         resumed,
         "SELECT version, parent_version FROM federated_models"
         " WHERE feature_schema = %s AND status = 'promoted' ORDER BY version",
-        feature_schema(FEATURES),
+        feature_schema(features),
     )
 
 
-def wait_until(holds: Any) -> None:
+def wait_until(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + WAIT_SECONDS
     while not holds():
         assert time.monotonic() < deadline

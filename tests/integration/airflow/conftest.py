@@ -7,9 +7,11 @@ import importlib.util
 import json
 import os
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 
 from flead.messaging.reading import end_offsets
 from flead.messaging.topics import create_topics
@@ -39,8 +41,8 @@ def tiny_job() -> str:
     return str(Path(__file__).with_name("tiny_job.py"))
 
 
-@pytest.fixture
-def flink_connection(flink: str, stack_home: Home, monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture(scope="session")
+def flink_connection(flink: str, stack_home: Home) -> Iterator[str]:
     """Return the id of an Airflow connection to a real session cluster."""
     host, _, port = flink.removeprefix("http://").partition(":")
     (python_jar,) = (stack_home.config / "flink" / "opt").glob("flink-python-*.jar")
@@ -51,8 +53,24 @@ def flink_connection(flink: str, stack_home: Home, monkeypatch: pytest.MonkeyPat
         "port": int(port),
         "extra": {"python_jar": str(python_jar)},
     }
-    monkeypatch.setenv("AIRFLOW_CONN_FLEAD_FLINK", json.dumps(connection))
-    return "flead_flink"
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AIRFLOW_CONN_FLEAD_FLINK", json.dumps(connection))
+        yield "flead_flink"
+
+
+@pytest.fixture
+def clean_flink(flink_connection: str) -> Iterator[None]:
+    """Cancel the jobs that the test has started, and leave those that ran before."""
+    from flead_airflow.flink.hook import FlinkRestHook  # noqa: PLC0415 - after Airflow's settings
+
+    def running() -> set[str]:
+        return {job.jid for job in hook.jobs() if not job.state.ended}
+
+    with FlinkRestHook(flink_connection) as hook:
+        before = running()
+        yield
+        for job_id in running() - before:
+            hook.cancel(job_id)
 
 
 @pytest.fixture
@@ -61,6 +79,18 @@ def kafka_connection(kafka: str, monkeypatch: pytest.MonkeyPatch) -> str:
     connection = {"conn_type": "kafka", "extra": {"bootstrap.servers": kafka}}
     monkeypatch.setenv("AIRFLOW_CONN_FLEAD_KAFKA", json.dumps(connection))
     return "flead_kafka"
+
+
+@pytest.fixture
+def send_updates(producer: Producer) -> Callable[..., None]:
+    """Return the function that writes messages, given as (key, value), as updates of devices."""
+
+    def send(*messages: tuple[bytes, bytes]) -> None:
+        for key, value in messages:
+            producer.produce(TOPIC, value, key)
+        assert producer.flush(30) == 0
+
+    return send
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ from flead.contracts.messages import (
 from flead.contracts.schema import feature_schema
 from flead.contracts.simulation import FEATURES
 from flead.contracts.topics import Topic
-from flead.messaging.producing import OutgoingMessage, produce
 from flead.messaging.reading import read_committed
 from flead.storage import deployments
 from flead.storage.connection import connect
@@ -57,12 +56,9 @@ def run_dag(checkout):
 
 
 @pytest.fixture
-def flink_hook(flink_connection):
+def flink_hook(flink_connection, clean_flink):
     with FlinkRestHook(flink_connection) as hook:
         yield hook
-        for job in hook.jobs():
-            if not job.state.ended:
-                hook.cancel(job.jid)
 
 
 def states(run):
@@ -80,7 +76,7 @@ def newest_message(kafka, topic, kind):
 
 
 def update(device_id, *, samples, weight):
-    """Message of a device that started at version 0, the zero model, and has labels."""
+    """Key and value from a device that started at version 0, the zero model, and has labels."""
     moments = Moments([float(samples)] * INPUTS, [0.0] * INPUTS, [1.0] * INPUTS)
     value = LocalUpdate(
         device_id=device_id,
@@ -113,13 +109,11 @@ def update(device_id, *, samples, weight):
         trial=None,
         timestamp=2,
     )
-    return OutgoingMessage(
-        Topic.LOCAL_UPDATES.value, device_id.encode(), msgspec.json.encode(value)
-    )
+    return device_id.encode(), msgspec.json.encode(value)
 
 
 class TestDeployTraining:
-    def test_starts_the_job_and_replaces_it_from_its_savepoint(
+    def test_starts_the_job_replaces_it_from_its_savepoint_and_resumes_it_from_its_checkpoint(
         self, run_dag, flink_hook, database_url, kafka
     ):
         first_run = run_dag("deploy_training", checkpoint_interval_seconds=0.5)
@@ -143,23 +137,22 @@ class TestDeployTraining:
         running = [job.jid for job in flink_hook.jobs() if not job.state.ended]
         assert running == [second.job_id]
 
-    def test_resumes_the_job_that_down_has_suspended(self, run_dag, flink_hook, database_url):
-        nothing = run_dag("deploy_training", resume=True)
-        assert (nothing.state, states(nothing)["open_attempt"]) == ("success", "skipped")
-
-        run_dag("deploy_training", learning_rate=0.25)
-        [first] = attempts(database_url)
-        flink_hook.cancel(first.job_id)
-        while not flink_hook.job(first.job_id).state.ended:
+        flink_hook.cancel(second.job_id)
+        while not flink_hook.job(second.job_id).state.ended:
             time.sleep(0.2)
-        resumed = run_dag("deploy_training", resume=True)
+        resuming_run = run_dag("deploy_training", resume=True)
 
-        assert resumed.state == "success"
-        second, _ = attempts(database_url)
-        assert second.status is AttemptStatus.ACTIVE
-        assert second.deployment_id == first.deployment_id
-        assert second.configuration == first.configuration
-        assert f"/{first.job_id}/chk-" in second.restored_from
+        assert resuming_run.state == "success"
+        resumed = attempts(database_url)[0]
+        assert resumed.status is AttemptStatus.ACTIVE
+        assert resumed.deployment_id == second.deployment_id
+        assert resumed.configuration == second.configuration
+        assert f"/{second.job_id}/chk-" in resumed.restored_from
+
+    def test_that_resumes_skips_when_nothing_was_deployed(self, run_dag, flink_hook):
+        run = run_dag("deploy_training", resume=True)
+
+        assert (run.state, states(run)["open_attempt"]) == ("success", "skipped")
 
     def test_of_a_job_whose_script_raises_records_the_traceback(
         self, run_dag, flink_hook, database_url, tmp_path, monkeypatch
@@ -187,14 +180,11 @@ class TestAggregationRound:
         monkeypatch.setenv("GLOBAL_MODELS_DIR", str(tmp_path))
 
     def test_makes_a_version_publishes_it_and_tells_who_waits_for_one(
-        self, run_dag, database_url, kafka, tmp_path
+        self, run_dag, database_url, kafka, send_updates, tmp_path
     ):
         with connect(database_url) as connection, connection.cursor() as cursor:
             deployments.open_attempt(cursor, "a", TRAINING)
-        produce(
-            {"bootstrap.servers": kafka},
-            [update("a", samples=30, weight=1.0), update("b", samples=10, weight=-1.0)],
-        )
+        send_updates(update("a", samples=30, weight=1.0), update("b", samples=10, weight=-1.0))
 
         run = run_dag("aggregation_round")
 
@@ -209,12 +199,11 @@ class TestAggregationRound:
         assert event.extra == {"version": 1}
 
     def test_of_nothing_but_bad_messages_publishes_their_dead_letters_and_no_version(
-        self, run_dag, database_url, kafka
+        self, run_dag, database_url, kafka, send_updates
     ):
         with connect(database_url) as connection, connection.cursor() as cursor:
             deployments.open_attempt(cursor, "a", TRAINING)
-        message = OutgoingMessage(Topic.LOCAL_UPDATES.value, b"a", b"{no json")
-        produce({"bootstrap.servers": kafka}, [message] * 2)
+        send_updates(*[(b"a", b"{no json")] * 2)
 
         run = run_dag("aggregation_round")
 

@@ -11,11 +11,19 @@ import msgspec
 import pytest
 
 from flead.contracts.deployment import TrainingDeployment
-from flead.contracts.messages import Hyperparameters, TrainingControl
-from flead.storage import control, deployments, outbox
+from flead.contracts.messages import (
+    GlobalModel,
+    Hyperparameters,
+    ModelStatus,
+    Moments,
+    TrainingControl,
+)
+from flead.contracts.schema import feature_schema, input_names
+from flead.storage import control, deployments, models, outbox
 from flead.storage.connection import connect
 from flead.storage.deployments import AttemptStatus
 from flead.storage.migrations import migrate
+from flead.storage.models import StoredModel
 from flead_airflow.connections import Servers
 from flead_airflow.deployments import (
     find_running_job,
@@ -26,6 +34,7 @@ from flead_airflow.deployments import (
 )
 from flead_airflow.flink.errors import FlinkStateError
 from flead_airflow.flink.hook import FlinkRestHook
+from flead_airflow.flink.responses import JobStatus
 
 pytestmark = pytest.mark.servers
 
@@ -67,24 +76,21 @@ def servers(database_url):
 
 
 @pytest.fixture
-def flink_hook(flink_connection, monkeypatch):
+def flink_hook(flink_connection, clean_flink, monkeypatch):
     name = f"AIRFLOW_CONN_{flink_connection.upper()}"
     connection = json.loads(os.environ[name])
     connection["extra"]["kafka"] = {"security.protocol": "PLAINTEXT"}
     monkeypatch.setenv(name, json.dumps(connection))
     with FlinkRestHook(flink_connection) as hook:
         yield hook
-        for job in hook.jobs():
-            if not job.state.ended:
-                hook.cancel(job.jid)
 
 
 @pytest.fixture
 def deploy(servers, flink_hook):
     """Open attempts whose ids no other test has used in the cluster that they share."""
-    suffix = uuid.uuid4().hex
+    unused = uuid.uuid4().hex
 
-    def open_attempt(name, stopped_job=None, savepoint=None, **params):
+    def open_attempt(name, stopped_job=None, savepoint=None, suffix=unused, **params):
         return open_new(
             servers,
             flink_hook,
@@ -123,9 +129,66 @@ def queued_controls(servers):
     return [msgspec.json.decode(message.value, type=TrainingControl) for message in queued]
 
 
+def insert_promoted(servers, version, features):
+    """Store a model that is the head of its features, as a round does."""
+    inputs = [0.5] * len(input_names(features))
+    model = GlobalModel(
+        version=version,
+        parent_version=0,
+        restored_version=None,
+        status=ModelStatus.PROMOTED,
+        aggregation_round=version,
+        feature_schema=feature_schema(features),
+        feature_names=features,
+        weights=inputs,
+        intercept=-1.0,
+        standardizer=Moments(inputs, inputs, inputs),
+        strategy="fedavg",
+        num_devices=1,
+        num_updates=1,
+        total_samples=50,
+        global_accuracy=None,
+        global_loss=None,
+        timestamp=1_764_000_000_000,
+    )
+    with connect(servers.database_url) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO aggregation_rounds (round, version, state, start_offsets, end_offsets,"
+            " updates, dead_letters, opened_at, attempted_at, completed_at)"
+            " VALUES (%s, %s, 'aggregated', '{}', '{}', 1, 0, now(), now(), now())",
+            (version, version),
+        )
+        models.insert_model(
+            cursor, StoredModel(model, {}, {}, 0, f"model-{version}.json", "0" * 64)
+        )
+        models.advance_head(cursor, model.feature_schema, None, version)
+    return model
+
+
 def suspend(servers, job_id, savepoint):
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
         deployments.mark_suspended(cursor, job_id, "down", savepoint)
+
+
+@pytest.fixture(scope="module")
+def running_deployment(flink_connection, make_database, tiny_job):
+    """Run the job of a deployment `a-SUFFIX`, with a completed checkpoint; return the suffix.
+
+    The job's id follows from the deployment's, so that each test can record it in its own
+    database.
+    """
+    suffix, database_url = uuid.uuid4().hex, make_database()
+    migrate(database_url)
+    with connect(database_url) as connection, connection.cursor() as cursor:
+        job_id = deployments.open_attempt(cursor, f"a-{suffix}", CONFIGURATION).job_id
+    with FlinkRestHook(flink_connection) as hook:
+        hook.run_python_job(job_id, tiny_job)
+        deadline = time.monotonic() + 60
+        while not hook.checkpoints(job_id).latest.completed:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        yield suffix
+        hook.cancel(job_id)
 
 
 class TestNewDeployment:
@@ -233,17 +296,28 @@ class TestNewDeployment:
             ),
         ]
 
+    def test_queues_the_newest_model_of_its_features_when_the_devices_could_not_find_it(
+        self, servers, deploy
+    ):
+        pressure = insert_promoted(servers, 7, ["pressure"])
+        insert_promoted(servers, 8, PARAMS["features"])
+
+        deploy("a", features=["pressure"])
+        deploy("a", features=["pressure"])
+
+        with connect(servers.database_url) as connection, connection.cursor() as cursor:
+            queued = [ready.message for ready in outbox.next_ready(cursor, 10)]
+        assert [message.topic for message in queued] == ["global-model-updates", "training-control"]
+        assert queued[0].key == "global"
+        assert msgspec.json.decode(queued[0].value, type=GlobalModel) == pressure
+
 
 class TestCheckBeforeTheStop:
     @pytest.fixture
-    def running(self, servers, flink_hook, deploy, tiny_job):
-        job_id = deploy("a").job_id
-        flink_hook.run_python_job(job_id, tiny_job)
+    def running(self, servers, flink_hook, deploy, running_deployment):
+        job_id = deploy("a", suffix=running_deployment).job_id
+        assert flink_hook.job(job_id).state is JobStatus.RUNNING
         record_active(servers.database_url, job_id)
-        deadline = time.monotonic() + 60
-        while not flink_hook.checkpoints(job_id).latest.completed:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
         return job_id
 
     @pytest.fixture
@@ -272,18 +346,6 @@ class TestCheckBeforeTheStop:
         with pytest.raises(msgspec.ValidationError, match="learning_rate"):
             find_running_job(servers, flink_hook, PARAMS | {"learning_rate": -1})
 
-    def test_needs_no_files_of_a_job_that_flink_knows(
-        self, servers, flink_hook, running, configure, deploy
-    ):
-        configure({"execution.checkpointing.dir": "s3://bucket/checkpoints"})
-        assert find_running_job(servers, flink_hook, PARAMS) == running
-        flink_hook.cancel(running)
-
-        second = deploy("b", stopped_job=running)
-
-        assert f"/{running}/chk-" in second.savepoint_path
-        assert attempts(servers)[1].savepoint_path == second.savepoint_path
-
     def test_refuses_to_guess_about_a_job_that_flink_has_forgotten(
         self, servers, flink_hook, configure, deploy
     ):
@@ -302,6 +364,19 @@ class TestCheckBeforeTheStop:
         record_failure(servers.database_url, flink_hook, failed.job_id, "the script raised")
 
         assert deploy("c").savepoint_path == SAVEPOINT
+
+    # The last, because it ends the job that the others share.
+    def test_needs_no_files_of_a_job_that_flink_knows(
+        self, servers, flink_hook, running, configure, deploy
+    ):
+        configure({"execution.checkpointing.dir": "s3://bucket/checkpoints"})
+        assert find_running_job(servers, flink_hook, PARAMS) == running
+        flink_hook.cancel(running)
+
+        second = deploy("b", stopped_job=running)
+
+        assert f"/{running}/chk-" in second.savepoint_path
+        assert attempts(servers)[1].savepoint_path == second.savepoint_path
 
 
 class TestResumedDeployment:

@@ -37,12 +37,9 @@ class Xcom:
 
 
 @pytest.fixture
-def hook(flink_connection):
+def hook(flink_connection, clean_flink):
     with FlinkRestHook(flink_connection) as hook:
         yield hook
-        for job in hook.jobs():
-            if not job.state.ended:
-                hook.cancel(job.jid)
 
 
 @pytest.fixture
@@ -102,6 +99,16 @@ def wait_until_ended(hook, job_id):
     return job.state
 
 
+@pytest.fixture(scope="module")
+def stopped(flink_connection, tiny_job):
+    """Stop a job and return what the operator returned."""
+    job_id = uuid.uuid4().hex
+    start(submission(job_id, tiny_job))
+    with FlinkRestHook(flink_connection) as hook:
+        hook.checkpoints(job_id)  # which Flink then has in its cache
+    return stop(job_id)
+
+
 class TestSubmission:
     def test_ends_when_every_vertex_runs_and_a_checkpoint_has_completed(
         self, hook, job_id, tiny_job
@@ -152,7 +159,7 @@ class TestSubmission:
             execute(lost)
 
     def test_under_the_id_of_a_job_that_has_ended_is_refused(self, hook, job_id, tiny_job):
-        start(submission(job_id, tiny_job))
+        defer(submission(job_id, tiny_job))
         hook.cancel(job_id)
         wait_until_ended(hook, job_id)
 
@@ -192,31 +199,24 @@ class TestSubmission:
 
 
 class TestStop:
-    def test_leaves_a_savepoint_that_the_next_job_starts_from(self, hook, job_id, tiny_job):
-        start(submission(job_id, tiny_job))
+    def test_leaves_a_savepoint_that_the_next_job_starts_from(
+        self, hook, job_id, tiny_job, stopped
+    ):
+        assert hook.job(stopped["job_id"]).state is JobStatus.FINISHED
 
-        savepoint = stop(job_id)["savepoint_path"]
+        savepoint = stopped["savepoint_path"]
+        start(submission(job_id, tiny_job, savepoint_path=savepoint))
 
-        assert hook.job(job_id).state is JobStatus.FINISHED
-        next_id = f"{int(job_id, 16) ^ 1:032x}"
-        start(submission(next_id, tiny_job, savepoint_path=savepoint))
-        restored = hook.checkpoints(next_id).latest.restored
+        restored = hook.checkpoints(job_id).latest.restored
         assert (restored.is_savepoint, restored.external_path) == (True, savepoint)
 
-    def test_finds_the_savepoint_when_flink_has_just_answered_from_before_it(
-        self, hook, job_id, tiny_job
-    ):
-        start(submission(job_id, tiny_job))
-        hook.checkpoints(job_id)  # which Flink now holds in its cache
+    def test_finds_the_savepoint_when_flink_has_just_answered_from_before_it(self, hook, stopped):
+        newest = hook.settled_checkpoints(stopped["job_id"]).latest.savepoint
 
-        savepoint = stop(job_id)["savepoint_path"]
+        assert stopped["savepoint_path"] == newest.external_path
 
-        assert savepoint == hook.settled_checkpoints(job_id).latest.savepoint.external_path
-
-    def test_run_twice_returns_the_same_savepoint(self, hook, job_id, tiny_job):
-        start(submission(job_id, tiny_job))
-
-        assert stop(job_id) == stop(job_id)
+    def test_run_twice_returns_the_same_savepoint(self, hook, stopped):
+        assert stop(stopped["job_id"]) == stopped
 
     def test_of_a_job_that_cannot_take_a_savepoint_cancels_it(self, hook, job_id, tiny_job):
         defer(submission(job_id, tiny_job, parallelism=64))

@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
-from flead.contracts.topics import LAYOUTS, Topic
-from flead.messaging.producing import OutgoingMessage, produce
+from flead.contracts.topics import LAYOUTS
 from flead.messaging.reading import TopicRewoundError
 from flead.messaging.topics import create_topics
 from flead.rounds.opening import CONSUMER, TOPIC
@@ -22,17 +21,14 @@ pytestmark = [
     pytest.mark.usefixtures("database_connection", "kafka_connection", "no_updates_to_read"),
 ]
 
+UPDATE = (b"device", b"{}")
+
 
 @pytest.fixture(autouse=True)
 def settings(monkeypatch):
     monkeypatch.setenv("FLEAD_ROUND_MIN_UPDATES", "3")
     monkeypatch.setenv("FLEAD_ROUND_SECONDS", "30")
     monkeypatch.setenv("FLEAD_MAX_WAIT_SECONDS", "5")
-
-
-def send_updates(kafka, count):
-    message = OutgoingMessage(Topic.LOCAL_UPDATES.value, b"device", b"{}")
-    produce({"bootstrap.servers": kafka}, [message] * count)
 
 
 def add_round(database_url, opened_at, *, state="empty"):
@@ -65,33 +61,33 @@ def test_the_trigger_is_rebuilt_from_its_class_path_and_all_its_arguments():
     )
 
 
-def test_it_fires_once_when_enough_updates_can_be_read(kafka):
-    send_updates(kafka, 3)
+def test_it_fires_once_when_enough_updates_can_be_read(send_updates):
+    send_updates(*[UPDATE] * 3)
 
     assert outcome(20) == [{"due": True}]
 
 
-def test_it_fires_when_updates_come_while_it_waits(kafka):
+def test_it_fires_when_updates_come_while_it_waits(send_updates):
     async def send_later():
         trigger = AggregationReadyTrigger(deadline=time.time() + 30, poll_seconds=0.1)
         waiting = asyncio.ensure_future(events(trigger))
         await asyncio.sleep(1)
         assert not waiting.done()
-        await asyncio.to_thread(send_updates, kafka, 3)
+        await asyncio.to_thread(send_updates, *[UPDATE] * 3)
         return await asyncio.wait_for(waiting, 20)
 
     assert asyncio.run(send_later()) == [{"due": True}]
 
 
-def test_too_few_updates_let_the_deadline_pass(kafka):
-    send_updates(kafka, 2)
+def test_too_few_updates_let_the_deadline_pass(send_updates):
+    send_updates(*[UPDATE] * 2)
 
     assert outcome(1) == [{"due": False}]
 
 
-def test_updates_wait_until_the_last_round_is_old_enough(kafka, database_url):
+def test_updates_wait_until_the_last_round_is_old_enough(send_updates, database_url):
     add_round(database_url, datetime.now(UTC))
-    send_updates(kafka, 3)
+    send_updates(*[UPDATE] * 3)
 
     assert outcome(1) == [{"due": False}]
 
@@ -134,8 +130,8 @@ def test_the_event_loop_is_not_blocked(kafka):
 
 
 class TestTask:
-    def test_ends_at_once_when_a_round_is_due(self, kafka):
-        send_updates(kafka, 3)
+    def test_ends_at_once_when_a_round_is_due(self, send_updates):
+        send_updates(*[UPDATE] * 3)
 
         assert WaitForUpdatesOperator(task_id="wait").execute({}) is None
 

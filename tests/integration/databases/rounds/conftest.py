@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 import pytest
+from confluent_kafka import Producer
 
 from flead.contracts.deployment import TrainingDeployment
 from flead.contracts.messages import (
@@ -21,7 +22,6 @@ from flead.contracts.messages import (
 )
 from flead.contracts.schema import feature_schema
 from flead.contracts.topics import Topic
-from flead.messaging.producing import OutgoingMessage, produce
 from flead.messaging.reading import end_offsets, read_committed
 from flead.messaging.topics import create_topics
 from flead.rounds.aggregation import aggregate
@@ -41,6 +41,7 @@ class Federation:
 
     database_url: str
     kafka: dict[str, str]
+    producer: Producer
     settings: Settings
 
     def deploy(self, features):
@@ -50,18 +51,14 @@ class Federation:
             deployments.mark_active(cursor, opened.job_id)
 
     def send(self, *updates):
-        produce(
-            self.kafka,
-            [
-                OutgoingMessage(
-                    Topic.LOCAL_UPDATES, update.device_id.encode(), msgspec.json.encode(update)
-                )
-                for update in updates
-            ],
+        self.send_raw(
+            *[(update.device_id.encode(), msgspec.json.encode(update)) for update in updates]
         )
 
     def send_raw(self, *messages):
-        produce(self.kafka, [OutgoingMessage(Topic.LOCAL_UPDATES, *each) for each in messages])
+        for key, value in messages:
+            self.producer.produce(Topic.LOCAL_UPDATES, value, key)
+        assert self.producer.flush(30) == 0
 
     def open(self, dag_run_id=None):
         return open_or_resume(self.database_url, self.kafka, self.settings, dag_run_id)
@@ -112,13 +109,14 @@ setattr(module, {function!r}, then_die)
 
 
 @pytest.fixture
-def federation(database, kafka, tmp_path):
+def federation(database, kafka, producer, tmp_path):
     """Return a federation of a deployment of one feature, which has read everything there is."""
     properties = {"bootstrap.servers": kafka}
     create_topics(properties)
     made = Federation(
         database,
         properties,
+        producer,
         Settings(global_models_dir=str(tmp_path), max_updates_per_round=1_000, max_staleness=3),
     )
     with connect(database) as connection, connection.cursor() as cursor:

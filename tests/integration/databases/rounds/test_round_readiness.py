@@ -13,7 +13,10 @@ from flead.rounds.aggregation import aggregate
 from flead.rounds.lineage import NothingDeployedError
 from flead.rounds.readiness import pending_updates, round_is_due
 
-pytestmark = pytest.mark.servers
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.parametrize("database_server", ["postgresql"], indirect=True),
+]
 
 A = np.array([0.5, -1.0, 0.25, 2.0, 1.0])
 

@@ -1,4 +1,8 @@
-"""Rounds from messages in Kafka to a model on its way to the devices, on both databases."""
+"""Rounds from messages in Kafka to a model on its way to the devices.
+
+What opens and replays a round runs on both databases; the rest of their statements are those of the
+storage tests, which do.
+"""
 
 import hashlib
 from pathlib import Path
@@ -23,6 +27,7 @@ from flead.rounds.replay import ReplayMismatchError, replay
 from flead.storage.rounds import RoundState
 
 pytestmark = pytest.mark.servers
+on_postgresql = pytest.mark.parametrize("database_server", ["postgresql"], indirect=True)
 
 A = np.array([0.5, -1.0, 0.25, 2.0, 1.0])
 B = np.array([0.1, 0.2, 0.3, 0.4, -3.0])
@@ -112,6 +117,7 @@ class TestOpening:
         assert {letter.value_sha256: letter.reason for letter in letters} == expected
 
 
+@on_postgresql
 class TestAggregation:
     def test_the_first_version_is_the_average_weighted_by_rows(self, federation, make_update):
         completed = federation.run_round(

@@ -12,8 +12,11 @@ import pytest
 from flead.stack import processes
 from flead.stack.addresses import Addresses
 from flead.stack.credentials import Credentials
+from flead.stack.home import Home
+from tests.conftest import run_flead
+from tests.system.conftest import Resumed
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 
 PROCESSES = (
     "airflow-api-server",
@@ -24,27 +27,23 @@ PROCESSES = (
 
 
 @pytest.fixture(scope="module")
-def home(flead, make_home):
-    home = make_home()
-    started = flead(home, "up", "airflow")
-    assert started.returncode == 0, started.stderr
-    yield home
-    assert flead(home, "down").returncode == 0
+def home(resumed: Resumed) -> Home:
+    return resumed.home
 
 
 @pytest.fixture(scope="module")
-def airflow(home):
-    return Addresses.of(home, environ={})
+def airflow(resumed: Resumed) -> Addresses:
+    return resumed.addresses
 
 
-def login(url, user, password):
+def login(url: str, user: str, password: str) -> int:
     return httpx.post(
         f"{url}/auth/token", json={"username": user, "password": password}
     ).status_code
 
 
-def test_up_returns_when_every_process_reports_healthy(airflow):
-    report = httpx.get(f"{airflow.airflow_url}/api/v2/monitor/health").json()
+def test_up_returns_when_every_process_reports_healthy(resumed: Resumed) -> None:
+    report = resumed.airflow_health
 
     assert {component: found["status"] for component, found in report.items()} == {
         "metadatabase": "healthy",
@@ -54,7 +53,7 @@ def test_up_returns_when_every_process_reports_healthy(airflow):
     }
 
 
-def test_only_the_generated_passwords_open_it(home, airflow):
+def test_only_the_generated_passwords_open_it(home: Home, airflow: Addresses) -> None:
     credentials = Credentials.of(home)
 
     assert login(airflow.airflow_url, "admin", credentials.airflow_admin) == 201
@@ -63,7 +62,7 @@ def test_only_the_generated_passwords_open_it(home, airflow):
     assert httpx.get(f"{airflow.airflow_url}/api/v2/dags").status_code == 401
 
 
-def test_its_processes_listen_on_loopback_only(home, airflow):
+def test_its_processes_listen_on_loopback_only(home: Home) -> None:
     listeners = {
         connection.laddr.ip
         for service in PROCESSES
@@ -75,8 +74,10 @@ def test_its_processes_listen_on_loopback_only(home, airflow):
     assert listeners == {"127.0.0.1"}
 
 
-def test_a_killed_scheduler_leaves_no_task_worker(flead, home, airflow):
-    leader = processes.Record.read(home, "airflow-scheduler").pid
+def test_a_killed_scheduler_leaves_no_task_worker(home: Home) -> None:
+    record = processes.Record.read(home, "airflow-scheduler")
+    assert record is not None
+    leader = record.pid
     workers = [process.pid for process in psutil.Process(leader).children(recursive=True)]
     assert len(workers) >= 4
 
@@ -89,10 +90,10 @@ def test_a_killed_scheduler_leaves_no_task_worker(flead, home, airflow):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert [pid for pid in workers if processes.start_ticks(pid) is not None] == []
-    assert flead(home, "up", "airflow").returncode == 0
+    assert run_flead(home, "up", "airflow").returncode == 0
 
 
-def test_connections_name_the_servers_of_this_home(home, airflow):
+def test_connections_name_the_servers_of_this_home(home: Home, airflow: Addresses) -> None:
     plan = json.loads(home.plan_file("airflow-scheduler").read_text())
     variables = plan["environment"]
 
