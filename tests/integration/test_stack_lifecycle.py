@@ -65,7 +65,7 @@ def test_one_home_has_one_demonstration_at_a_time(home):
 
     with (
         only_stream(home),
-        pytest.raises(DemonstrationError, match="another demonstration runs in"),
+        pytest.raises(DemonstrationError, match="another demonstration or replay runs in"),
         only_stream(home),
     ):
         pytest.fail("two at a time")
