@@ -23,7 +23,7 @@ from flead.stack.home import Home
 from flead.stack.services import all_services
 from flead.stack.supervision import NAME as SUPERVISOR
 from tests.accounting import Judged, Letter, dead_letters, messages_of
-from tests.conftest import run_flead, start
+from tests.conftest import start
 
 FLEET = (
     "--devices", "300", "--rate", "2500/s", "--malformed-rate", "0.01", "--seed", "23",
@@ -36,10 +36,14 @@ WAIT_SECONDS = 180.0
 
 @dataclass(frozen=True)
 class Kill:
-    """What was killed, and how long a reader of committed updates then waited at most."""
+    """What was killed, and how long a reader of committed updates then waited at most.
+
+    `after_servers_seconds` counts from when the servers were up again.
+    """
 
     name: str
     longest_wait_seconds: float
+    after_servers_seconds: float
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,7 @@ def kill(
     follower: Follower,
     name: str,
     victims: Callable[[Home], list[psutil.Process]],
-    recover: Callable[[Home], None],
+    recover: Callable[[Home], float],
 ) -> Kill:
     """Kill processes at once, do what a user does, and go on for a while."""
     found = victims(home)
@@ -162,11 +166,11 @@ def kill(
     for process in found:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    recover(home)
+    servers_are_up = recover(home)
     fleet.keep_running()
     wait_until(lambda: len(follower.after(moment + STEADY_SECONDS)) > 1)
     time.sleep(STEADY_SECONDS)
-    return Kill(name, follower.longest_wait(moment))
+    return Kill(name, follower.longest_wait(moment), follower.longest_wait(servers_are_up))
 
 
 def taskmanager(home: Home) -> list[psutil.Process]:
@@ -190,13 +194,27 @@ def java(found: list[psutil.Process]) -> list[psutil.Process]:
     return servers
 
 
-def nothing(_: Home) -> None:
+def nothing(_: Home) -> float:
     """Do what a user does when a TaskManager dies: the supervisor starts another."""
+    return time.monotonic()
 
 
-def up(home: Home) -> None:
-    started = run_flead(home, "up")
-    assert started.returncode == 0, started.stderr
+def up(home: Home) -> float:
+    """Bring the stack up, and return when its last server was ready: the job comes after them."""
+    ready = 0.0
+    with subprocess.Popen(
+        [home.python("tools"), "-m", "flead.cli", "up"],
+        env=os.environ | home.variables,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        said = []
+        for line in process.stderr or ():
+            said.append(line)
+            if " ready " in line:
+                ready = time.monotonic()
+    assert process.returncode == 0, "".join(said)
+    return ready
 
 
 def rows_in_windows(kafka: dict[str, str]) -> int:

@@ -21,7 +21,7 @@ from flead.contracts.schema import feature_schema
 from flead.features.rows import RowBatch
 from flead.learning.cohorts import draw
 from flead.learning.fleet import FleetState
-from flead.learning.trainer import LocalTrainer
+from flead.learning.trainer import DAY_MS, LocalTrainer
 
 FEATURES = ["power", "flow"]
 INPUTS = 8
@@ -339,3 +339,37 @@ def test_anomalies_name_the_farthest_feature_and_the_personalized_probability():
     assert anomaly.z_score == pytest.approx(z_power)
     assert anomaly.features == {"power": pytest.approx(z_power), "flow": pytest.approx(z_flow)}
     assert (anomaly.probability, anomaly.model_version) == (0.5, 9)
+
+
+def test_a_device_that_has_been_silent_for_too_long_is_forgotten_and_starts_anew():
+    state = fleet(window_rows=20)
+    batch = stream(600, devices=2)
+    of_device = [batch.select(batch.device_index == number) for number in range(2)]
+    trainer, alone = LocalTrainer(FEATURES, device_ttl_days=2), LocalTrainer(FEATURES)
+    for day, rows in enumerate(of_device, start=1):
+        trainer.process(rows, day * DAY_MS, state)
+        trainer.flush(day * DAY_MS, state)
+
+    early = trainer.close_due(3 * DAY_MS - 1, state)
+    due = trainer.next_deadline_ms()
+    late = trainer.close_due(3 * DAY_MS, state)
+    back = trainer.process(of_device[0], 3 * DAY_MS, state)
+
+    assert (early.evicted, late.evicted, due) == (0, 1, 3 * DAY_MS)
+    assert trainer.devices == 2
+    assert back.updates == alone.process(of_device[0], 3 * DAY_MS, state).updates
+    stayed = trainer.process(of_device[1], 3 * DAY_MS, state).updates
+    assert min(update.model_version for update in stayed) > 1
+
+
+def test_a_device_with_an_open_window_is_not_forgotten_before_it_closes():
+    trainer = LocalTrainer(FEATURES, device_ttl_days=1e-9)
+    state = fleet(window_rows=50, window_seconds=60)
+    trainer.process(stream(3, devices=1), 1_000, state)
+
+    waiting = trainer.close_due(2_000, state)
+    closed = trainer.close_due(1_000 + 60_000, state)
+
+    assert (waiting.evicted, len(waiting.updates)) == (0, 0)
+    assert (closed.evicted, len(closed.updates)) == (1, 1)
+    assert trainer.devices == 0
