@@ -79,7 +79,7 @@ def replay(
     (folder / "mill.yaml").write_text(SPEC)
     ran = run_flead(
         resumed.home, "replay", str(folder), "--spec", str(folder / "mill.yaml"),
-        "--speed", "max", "--json",
+        "--speed", "10x", "--json",
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     return dict(json.loads(ran.stdout))
