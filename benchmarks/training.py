@@ -11,11 +11,9 @@ import json
 import os
 import subprocess
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx
 import msgspec
 import numpy as np
 from confluent_kafka import Consumer, TopicPartition
@@ -26,12 +24,13 @@ from flead.contracts.deployment import TrainingDeployment
 from flead.contracts.simulation import FEATURES
 from flead.contracts.topics import Topic
 from flead.messaging.topics import create_topics
+from flead.settings import TRAINING_SCRIPT
 from flead.stack.addresses import Addresses
 from flead.stack.flink import python_jar
+from flead.stack.flink_rest import FlinkClient
 from flead.stack.home import CHECKOUT, Home
 from flead.stack.processes import belonging_to
 
-SCRIPT = CHECKOUT / "jobs" / "flink" / "local_training.py"
 SERVICES = ("flink-jobmanager", "flink-taskmanager")
 GROUP = "bench"
 MALFORMED_RATE = 0.002
@@ -217,46 +216,32 @@ def _plain(home: Home, deployment: TrainingDeployment, options: Options) -> dict
 
 
 class _Job:
-    """The training job on a session cluster, submitted as the deployment DAG does."""
+    """The training job on a session cluster."""
 
     def __init__(self, home: Home, addresses: Addresses, deployment: TrainingDeployment) -> None:
-        self._http = httpx.Client(base_url=addresses.flink_url, timeout=120, trust_env=False)
-        jar = python_jar(home)
-        with jar.open("rb") as content:
-            uploaded = self._http.post("/jars/upload", files={"jarfile": (jar.name, content)})
-        self.job_id = uuid.uuid4().hex
-        started = self._http.post(
-            f"/jars/{uploaded.json()['filename'].rsplit('/', 1)[-1]}/run",
-            json={
-                "entryClass": "org.apache.flink.client.python.PythonDriver",
-                "parallelism": deployment.parallelism,
-                "jobId": self.job_id,
-                "programArgsList": [
-                    "-py", str(SCRIPT), "--training-config",
-                    msgspec.json.encode(deployment).decode(),
-                ],
-            },
-        )  # fmt: skip
-        if started.is_error:
-            raise BenchmarkError(f"the job was refused: {started.text[-2000:]}")
+        self._flink = FlinkClient(addresses.flink_url)
+        self._job_id = self._flink.run_python(
+            self._flink.upload(python_jar(home)),
+            TRAINING_SCRIPT,
+            ["--training-config", msgspec.json.encode(deployment).decode()],
+            parallelism=deployment.parallelism,
+        )
 
     def restarts(self) -> int:
         """Ask until the JobManager has fetched the metric."""
-        while True:
-            metrics = self._http.get(f"/jobs/{self.job_id}/metrics", params={"get": "numRestarts"})
-            if found := metrics.json():
-                return int(found[0]["value"])
+        while (restarts := self._flink.restarts(self._job_id)) is None:
             time.sleep(1.0)
+        return restarts
 
     def failure(self) -> str | None:
         """Return the newest failure of the job."""
-        found = self._http.get(f"/jobs/{self.job_id}/exceptions").json()["exceptionHistory"]
-        return found["entries"][0]["stacktrace"][-3000:] if found["entries"] else None
+        failures = self._flink.failures(self._job_id)
+        return str(failures[0]["stacktrace"])[-3000:] if failures else None
 
     def checkpoint(self) -> tuple[int, float]:
         """Bytes of the newest checkpoint, and the milliseconds of the slowest of the last ten."""
-        history = self._http.get(f"/jobs/{self.job_id}/checkpoints").json()["history"]
-        done = [each for each in history if each["status"] == "COMPLETED"]
+        checkpoints = self._flink.checkpoints(self._job_id)
+        done = [each for each in checkpoints if each["status"] == "COMPLETED"]
         if not done:
             raise BenchmarkError("no checkpoint was completed")
         return done[0]["state_size"], float(max(each["end_to_end_duration"] for each in done))

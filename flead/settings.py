@@ -39,7 +39,7 @@ class Settings(msgspec.Struct, frozen=True):
     job_start_seconds: Annotated[float, Meta(gt=0)] = 300.0
     """How long a submitted job may take to run every vertex and complete its first checkpoint."""
     taskmanager_memory_mb: Annotated[int, Meta(ge=1_024)] = 2_048
-    """Memory of the embedded stack's TaskManager; a fleet of 100,000 devices needs about 6,000."""
+    """Memory of the embedded stack's TaskManager; a checkpoint of 240,700 devices had 1.4 GB."""
     training_script: str = str(TRAINING_SCRIPT)
     """Path of the training job on the JobManager's machine; this checkout's, when they share it."""
 

@@ -28,13 +28,15 @@ class StreamingError(Exception):
 
 
 class Rows(Protocol):
-    """Rows to send: when each is due, in seconds after the start, and which are malformed (≥ 0)."""
+    """Rows to send."""
 
     @property
-    def seconds(self) -> NDArray[np.float64]: ...  # noqa: D102 - said above
+    def seconds(self) -> NDArray[np.float64]:
+        """When each is due, in seconds after the start."""
 
     @property
-    def malformation(self) -> NDArray[Any]: ...  # noqa: D102 - said above
+    def malformation(self) -> NDArray[Any]:
+        """How each is malformed, -1 where it is not."""
 
     def encode(self) -> list[Message]:
         """Key and value of each row's message."""

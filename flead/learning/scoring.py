@@ -1,4 +1,4 @@
-"""Rows by models that are not trained on them: the log-odds that frozen models give."""
+"""Rows by models that are not trained on them: log-odds, and the probabilities of these."""
 
 import numpy as np
 
@@ -31,6 +31,11 @@ def score_rows(
     logits = np.empty(len(device))
     _score(inputs, device, moments, prior, models, logits)
     return logits
+
+
+def probability(logits: Floats) -> Floats:
+    """Logistic function, without overflow."""
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)))
 
 
 @compiled

@@ -8,7 +8,6 @@ from typing import Final
 
 import numpy as np
 
-from flead.compiling import compiled
 from flead.contracts.messages import Anomaly, ClosedBy, LocalUpdate, TrainingState
 from flead.contracts.schema import feature_schema
 from flead.features.rolling import roll
@@ -16,9 +15,8 @@ from flead.features.rows import Floats, Integers, RowBatch
 from flead.learning.anomalies import describe_anomalies
 from flead.learning.cohorts import assign, cohorts_of
 from flead.learning.fleet import FleetState
-from flead.learning.moments import choose, standardize
 from flead.learning.pending import Columns, Indices
-from flead.learning.sgd import log_odds, logistic
+from flead.learning.scoring import probability, score_rows
 from flead.learning.state import NO_DEADLINE, NO_PARTITION, TrainerState
 from flead.learning.updates import Occasion
 from flead.learning.windows import PERSONALIZED, ClosedWindows, close_windows, start_personalized
@@ -212,7 +210,7 @@ class LocalTrainer:
             device, Columns(inputs, batch.label, batch.event_time, batch.offset)
         )
         found = np.flatnonzero(is_anomalous(inputs))
-        sure = _Probabilities(places[found])
+        sure = _LogOdds(places[found])
         while len(full := devices[pending.count[devices] >= self._limits(devices, fleet)]):
             lengths = self._limits(full, fleet)
             for closed in self._close(full, ClosedBy.COUNT, now_ms, fleet, lengths):
@@ -222,15 +220,13 @@ class LocalTrainer:
         if len(found):
             far = inputs[found]
             prior = np.zeros(arrays.moments.shape[1:]) if current is None else current.prior
-            sure.fill(
-                _probabilities(far, device[found], arrays.moments, prior, arrays.personalized)
-            )
+            sure.fill(score_rows(far, device[found], arrays.moments, prior, arrays.personalized))
             outcome.anomalies.extend(
                 describe_anomalies(
                     batch,
                     found,
                     far,
-                    sure.values,
+                    probability(sure.values),
                     self._features,
                     0 if current is None else current.version,
                 )
@@ -296,8 +292,8 @@ class LocalTrainer:
         arrays.deadline_ms[devices] = now_ms + waits
 
 
-class _Probabilities:
-    """Probability of each anomalous row by the model that its window started with.
+class _LogOdds:
+    """Log-odds of each anomalous row by the model that its window started with.
 
     So that a row's probability does not depend on how the stream was cut into batches.
     """
@@ -314,26 +310,8 @@ class _Probabilities:
         at = within & np.isin(closed.places, list(self._number))
         logits = closed.logits[..., PERSONALIZED][at]
         for place, logit in zip(closed.places[at].tolist(), logits.tolist(), strict=True):
-            self.values[self._number[place]] = logistic(logit)
+            self.values[self._number[place]] = logit
 
     def fill(self, values: Floats) -> None:
-        """Take the probabilities of rows whose window is open."""
+        """Take those of rows whose window is open."""
         self.values = np.where(np.isnan(self.values), values, self.values)
-
-
-@compiled
-def _probabilities(
-    inputs: Floats, device: Integers, moments: Floats, prior: Floats, personalized: Floats
-) -> Floats:
-    """Probability of each row (rows, inputs) by the personalized model of its device as it is.
-
-    `device` is (rows,).
-    """
-    probability = np.empty(len(device))
-    scale = np.empty((2, inputs.shape[1]))
-    row = np.empty((1, inputs.shape[1]))
-    for number in range(len(device)):
-        choose(moments[device[number]], prior, scale)
-        standardize(inputs[number : number + 1], scale, row)
-        probability[number] = logistic(log_odds(personalized[device[number]], row[0]))
-    return probability

@@ -3,6 +3,7 @@
 import numpy as np
 
 from flead.features.rows import Floats, Integers
+from flead.learning.scoring import probability
 from flead.offline.baselines import calibrated_rule, running_rate
 from flead.offline.figures import Predictions, best_threshold
 from flead.offline.playing import Mask
@@ -12,11 +13,6 @@ EVEN_ODDS = 0.0
 
 EVEN_PROBABILITY = 0.5
 """The probability of these."""
-
-
-def probability(logits: Floats) -> Floats:
-    """Logistic function, without overflow."""
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)))
 
 
 def decide(logits: Floats, device: Integers, thresholds: Floats) -> Predictions:

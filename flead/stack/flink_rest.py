@@ -4,11 +4,16 @@ See https://nightlies.apache.org/flink/flink-docs-stable/docs/ops/rest_api/.
 """
 
 import time
-from typing import Any
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
 
 import httpx
 
 from flead.stack.service import StackError
+
+SUBMIT_SECONDS: Final = 120
 
 
 class FlinkError(StackError):
@@ -16,7 +21,10 @@ class FlinkError(StackError):
 
 
 class FlinkClient:
-    """The few calls that the embedded stack needs; the Airflow hook is the full client."""
+    """What the embedded stack, its benchmarks and its tests need; the Airflow hook is the full one.
+
+    A job that the operators of `flead_airflow` submit is theirs: they write it down first.
+    """
 
     def __init__(self, url: str) -> None:
         self._http = httpx.Client(
@@ -41,6 +49,71 @@ class FlinkClient:
             return None
         response.raise_for_status()
         return str(response.json()["status"])
+
+    def upload(self, jar: Path) -> str:
+        """Upload a jar and return the id that `run_python` takes.
+
+        Raises
+        ------
+        FlinkError
+            When the JobManager refused it.
+        """
+        with jar.open("rb") as content:
+            response = self._http.post("/jars/upload", files={"jarfile": (jar.name, content)})
+        if response.is_error:
+            raise FlinkError(f"{jar.name} cannot be uploaded: {response.text}")
+        return str(response.json()["filename"]).rsplit("/", 1)[-1]
+
+    def run_python(
+        self,
+        jar_id: str,
+        script: Path,
+        arguments: Sequence[str] = (),
+        *,
+        parallelism: int,
+        savepoint: str | None = None,
+    ) -> str:
+        """Run a Python program as a job, from a savepoint if one is given, and return its id.
+
+        Raises
+        ------
+        FlinkError
+            When the program failed before it had submitted its job; the JobManager's log says why.
+        """
+        job_id = uuid.uuid4().hex
+        response = self._http.post(
+            f"/jars/{jar_id}/run",
+            json={
+                "entryClass": "org.apache.flink.client.python.PythonDriver",
+                "parallelism": parallelism,
+                "jobId": job_id,
+                "savepointPath": savepoint,
+                "programArgsList": ["-py", str(script), *arguments],
+            },
+            timeout=SUBMIT_SECONDS,
+        )
+        if response.is_error:
+            raise FlinkError(f"{script.name} cannot be run: {response.text}")
+        return job_id
+
+    def cancel(self, job_id: str) -> None:
+        """Ask for the end of a job; one that has ended stays as it is."""
+        response = self._http.patch(f"/jobs/{job_id}", params={"mode": "cancel"})
+        if response.status_code != httpx.codes.CONFLICT:
+            response.raise_for_status()
+
+    def failures(self, job_id: str) -> list[dict[str, Any]]:
+        """Return the failures of a job, newest first, each with its `stacktrace`."""
+        return list(self._get(f"/jobs/{job_id}/exceptions")["exceptionHistory"]["entries"])
+
+    def restarts(self, job_id: str) -> int | None:
+        """Return how often a job was restarted; None until its metrics have come."""
+        metrics = self._get(f"/jobs/{job_id}/metrics?get=numRestarts")
+        return int(metrics[0]["value"]) if metrics else None
+
+    def checkpoints(self, job_id: str) -> list[dict[str, Any]]:
+        """Return the last checkpoints of a job, newest first."""
+        return list(self._get(f"/jobs/{job_id}/checkpoints")["history"])
 
     def completed_checkpoints(self, job_id: str) -> int:
         """Return how many checkpoints a job has completed since it was submitted."""

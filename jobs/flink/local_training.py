@@ -522,7 +522,8 @@ def configuration(deployment: TrainingDeployment) -> Configuration:
         "python.fn-execution.arrow.batch.size": str(batch_rows),
         "python.fn-execution.bundle.size": "100000",
         "python.fn-execution.bundle.time": str(checkpoint_ms(deployment)),
-        "python.state.cache-size": "10000",
+        # A value that has to leave the cache before its bundle ends would be stored unfilled.
+        "python.state.cache-size": str(max(10_000, 2 * deployment.buckets)),
     }.items():
         settings.set_string(name, value)
     return settings

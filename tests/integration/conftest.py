@@ -3,11 +3,13 @@
 import time
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
 from flead.stack import processes
+from flead.stack.flink import python_jar
+from flead.stack.flink_rest import FlinkClient
+from tests.integration.training_cluster import TrainingCluster
 
 PROGRAM = Path(__file__).parent / "programs" / "endless_python_job.py"
 
@@ -40,27 +42,25 @@ def python_workers(stack_home, flink):
                 continue
         return found
 
-    job = _submit(flink, next((stack_home.config / "flink" / "opt").glob("flink-python-*.jar")))
+    client = FlinkClient(flink)
+    job = client.run_python(client.upload(python_jar(stack_home)), PROGRAM, parallelism=1)
     deadline = time.monotonic() + 120
     while not workers():
         assert time.monotonic() < deadline, "the job started no Python worker"
         time.sleep(0.2)
     yield workers
-    httpx.patch(f"{flink}/jobs/{job}?mode=cancel").raise_for_status()
+    client.cancel(job)
 
 
-def _submit(flink, jar):
-    with jar.open("rb") as content:
-        uploaded = httpx.post(f"{flink}/jars/upload", files={"jarfile": (jar.name, content)})
-    jar_id = Path(uploaded.json()["filename"]).name
-    submitted = httpx.post(
-        f"{flink}/jars/{jar_id}/run",
-        json={
-            "entryClass": "org.apache.flink.client.python.PythonDriver",
-            "parallelism": 1,
-            "programArgsList": ["-py", str(PROGRAM)],
-        },
-        timeout=120,
-    )
-    assert submitted.status_code == 200, submitted.text
-    return submitted.json()["jobid"]
+@pytest.fixture(scope="module")
+def own_home(make_home, flead):
+    """Make a home whose topics hold nothing but what the tests of a module send."""
+    own = make_home()
+    yield own
+    assert flead(own, "down").returncode == 0
+
+
+@pytest.fixture(scope="module")
+def cluster(own_home, stack_home):
+    """Return what runs the training job on a broker of the module's own."""
+    return TrainingCluster(own_home, stack_home)

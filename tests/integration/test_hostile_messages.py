@@ -1,6 +1,6 @@
 """The running job takes whatever its topics hold: each message counts once, and nothing stops."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 
@@ -20,7 +20,6 @@ from flead.contracts.topics import MESSAGE_BYTES, Topic
 from flead.fleet.malformed import Message
 from flead.messaging.client import producer
 from flead.messaging.lag import consumer_lag
-from flead.stack.home import Home
 from tests.accounting import (
     Judged,
     Letter,
@@ -30,7 +29,6 @@ from tests.accounting import (
     dead_letters,
     messages_of,
 )
-from tests.conftest import run_flead
 from tests.integration.hostile_messages import (
     DEEP,
     MEGABYTE,
@@ -64,16 +62,8 @@ class Survivor:
 
 
 @pytest.fixture(scope="module")
-def home(make_home: Callable[[], Home]) -> Iterator[Home]:
-    own = make_home()
-    yield own
-    assert run_flead(own, "down").returncode == 0
-
-
-@pytest.fixture(scope="module")
-def survivor(home: Home, stack_home: Home) -> Iterator[Survivor]:
+def survivor(cluster: TrainingCluster) -> Iterator[Survivor]:
     """Send everything to a running job, and wait until it has taken it."""
-    cluster = TrainingCluster(home, stack_home)
     job_id = cluster.submit()
     valid = valid_messages(DEVICES, VALID, seed=11)
     hostile = hostile_messages(12, valid, HOSTILE)

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import msgspec
 import numpy as np
@@ -24,19 +24,6 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
-def home(make_home: Callable[[], Home]) -> Iterator[Home]:
-    """Make a home whose topics hold nothing but what these tests send."""
-    own = make_home()
-    yield own
-    assert run_flead(own, "down").returncode == 0
-
-
-@pytest.fixture(scope="module")
-def cluster(home: Home, stack_home: Home) -> TrainingCluster:
-    return TrainingCluster(home, stack_home)
-
-
-@pytest.fixture(scope="module")
 def job(cluster: TrainingCluster) -> Iterator[str]:
     job_id = cluster.submit()
     yield job_id
@@ -44,10 +31,10 @@ def job(cluster: TrainingCluster) -> Iterator[str]:
 
 
 def test_every_message_is_trained_or_a_dead_letter_with_its_position(
-    job: str, cluster: TrainingCluster, home: Home
+    job: str, cluster: TrainingCluster, own_home: Home
 ) -> None:
     sent = run_flead(
-        home, "simulate", "--devices", "30", "--rate", "12000/min", "--rows", "3000",
+        own_home, "simulate", "--devices", "30", "--rate", "12000/min", "--rows", "3000",
         "--malformed-rate", "0.05", "--seed", "5", "--json",
     )  # fmt: skip
     assert sent.returncode == 0, sent.stderr
@@ -102,7 +89,7 @@ def test_updates_equal_those_of_the_trainer_that_experiments_run_to_the_last_bit
 
 
 def test_a_poisoned_global_model_is_a_dead_letter_and_the_next_good_one_is_adopted(
-    job: str, cluster: TrainingCluster, home: Home
+    job: str, cluster: TrainingCluster, own_home: Home
 ) -> None:
     poison = b'{"version": "seven"}'
     wrong_length = msgspec.json.encode(
@@ -117,7 +104,7 @@ def test_a_poisoned_global_model_is_a_dead_letter_and_the_next_good_one_is_adopt
     produce(cluster.kafka, messages)
 
     def adopted() -> bool:
-        run_flead(home, "simulate", "--devices", "5", "--rate", "6000/min", "--rows", "100")
+        run_flead(own_home, "simulate", "--devices", "5", "--rate", "6000/min", "--rows", "100")
         updates = cluster.values(Topic.LOCAL_UPDATES)
         return any(update["base_version"] == 3 for update in updates)
 
@@ -134,9 +121,9 @@ def test_a_poisoned_global_model_is_a_dead_letter_and_the_next_good_one_is_adopt
 
 
 def test_open_windows_of_a_savepoint_close_though_no_row_comes(
-    job: str, cluster: TrainingCluster, home: Home
+    job: str, cluster: TrainingCluster, own_home: Home
 ) -> None:
-    sent = run_flead(home, "simulate", "--devices", "30", "--rate", "30000/min", "--rows", "90")
+    sent = run_flead(own_home, "simulate", "--devices", "30", "--rate", "30000/min", "--rows", "90")
     assert sent.returncode == 0, sent.stderr
     topic = read_committed(cluster.kafka, Topic.TELEMETRY, {}, ALL).records
     letters = cluster.values(Topic.TELEMETRY_DLQ)

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from tests.accounting import (
     dead_letters,
     messages_of,
 )
-from tests.conftest import run_flead
 from tests.integration.training_cluster import TrainingCluster, wait_until
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]
@@ -54,22 +53,10 @@ class Survivor:
 
 
 @pytest.fixture(scope="module")
-def home(make_home: Callable[[], Home]) -> Iterator[Home]:
-    own = make_home()
-    yield own
-    assert run_flead(own, "down").returncode == 0
-
-
-@pytest.fixture(scope="module")
-def cluster(home: Home, stack_home: Home) -> TrainingCluster:
-    return TrainingCluster(home, stack_home)
-
-
-@pytest.fixture(scope="module")
-def survivor(home: Home, cluster: TrainingCluster) -> Iterator[Survivor]:
+def survivor(own_home: Home, cluster: TrainingCluster) -> Iterator[Survivor]:
     failures: list[object] = []
     job_id = savepoint = None
-    with fleet(home):
+    with fleet(own_home):
         for parallelism, script in LIVES:
             if job_id is not None:
                 savepoint = cluster.stop(job_id)

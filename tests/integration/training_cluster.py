@@ -1,13 +1,13 @@
 """The training job on a bare broker and a bare session cluster, for tests that need no Airflow."""
 
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
+import pytest
 
 from flead.contracts.deployment import TrainingDeployment
 from flead.contracts.messages import GlobalModel, Hyperparameters, ModelStatus, Moments
@@ -18,7 +18,7 @@ from flead.messaging.reading import read_committed
 from flead.messaging.topics import create_topics
 from flead.settings import TRAINING_SCRIPT
 from flead.stack.flink import python_jar
-from flead.stack.flink_rest import FlinkClient
+from flead.stack.flink_rest import FlinkClient, FlinkError
 from flead.stack.home import Home
 from tests.conftest import start
 
@@ -44,11 +44,8 @@ class TrainingCluster:
         self.kafka = {"bootstrap.servers": bootstrap_servers}
         create_topics(self.kafka)
         self._flink = FlinkClient(flink_url)
-        self._http = httpx.Client(base_url=flink_url, timeout=120)
-        jar = python_jar(flink_home)
-        with jar.open("rb") as content:
-            uploaded = self._http.post("/jars/upload", files={"jarfile": (jar.name, content)})
-        self._jar_id = uploaded.json()["filename"].rsplit("/", 1)[-1]
+        self._log_url = f"{flink_url}/jobmanager/log"
+        self._jar_id = self._flink.upload(python_jar(flink_home))
         self.deployment = TrainingDeployment(
             features=list(FEATURES),
             bootstrap_servers=bootstrap_servers,
@@ -64,60 +61,33 @@ class TrainingCluster:
         script: Path = TRAINING_SCRIPT,
     ) -> str:
         """Start the job, from a savepoint if there is one, and return its id."""
-        job_id = uuid.uuid4().hex
-        started = self._run(job_id, savepoint, parallelism, script)
-        assert started.is_success, started.text
-        return job_id
+        deployment = msgspec.structs.replace(self.deployment, parallelism=parallelism)
+        arguments = ["--training-config", msgspec.json.encode(deployment).decode()]
+        return self._flink.run_python(
+            self._jar_id, script, arguments, parallelism=parallelism, savepoint=savepoint
+        )
 
     def refusal(self, script: Path) -> str:
         """Submit a script that must be refused, and return what it wrote to the log."""
         before = len(self._log())
-        refused = self._run(uuid.uuid4().hex, None, 1, script)
-        assert refused.is_client_error, refused.text
+        with pytest.raises(FlinkError):
+            self.submit(parallelism=1, script=script)
         return self._log()[before:]
-
-    def _run(
-        self, job_id: str, savepoint: str | None, parallelism: int, script: Path
-    ) -> httpx.Response:
-        deployment = msgspec.structs.replace(self.deployment, parallelism=parallelism)
-        return self._http.post(
-            f"/jars/{self._jar_id}/run",
-            json={
-                "entryClass": "org.apache.flink.client.python.PythonDriver",
-                "parallelism": parallelism,
-                "jobId": job_id,
-                "savepointPath": savepoint,
-                "programArgsList": [
-                    "-py",
-                    str(script),
-                    "--training-config",
-                    msgspec.json.encode(deployment).decode(),
-                ],
-            },
-        )
 
     def stop(self, job_id: str) -> str:
         """Stop the job and return the path of its savepoint."""
         return self._flink.stop_with_savepoint(job_id)
 
     def cancel(self, job_id: str) -> None:
-        self._http.patch(f"/jobs/{job_id}", params={"mode": "cancel"})
+        self._flink.cancel(job_id)
 
     def failures(self, job_id: str) -> list[dict[str, Any]]:
-        history = self._http.get(f"/jobs/{job_id}/exceptions").json()["exceptionHistory"]
-        return list(history["entries"])
+        return self._flink.failures(job_id)
 
     def restarts(self, job_id: str) -> int:
         """Return how often the job was restarted; its metrics come some time after its start."""
-        metrics: list[dict[str, str]] = []
-
-        def known() -> bool:
-            asked = self._http.get(f"/jobs/{job_id}/metrics", params={"get": "numRestarts"})
-            metrics.extend(asked.json())
-            return bool(metrics)
-
-        wait_until(known)
-        return int(metrics[-1]["value"])
+        wait_until(lambda: self._flink.restarts(job_id) is not None)
+        return self._flink.restarts(job_id) or 0
 
     def values(self, topic: Topic) -> list[dict[str, Any]]:
         """Decode the committed messages of a topic."""
@@ -128,7 +98,7 @@ class TrainingCluster:
         return sum(update["rows"] for update in self.values(Topic.LOCAL_UPDATES))
 
     def _log(self) -> str:
-        return self._http.get("/jobmanager/log").text
+        return httpx.get(self._log_url, timeout=120).text
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

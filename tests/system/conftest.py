@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import psycopg2
 import pytest
 
 from flead.stack.addresses import Addresses
@@ -37,6 +38,16 @@ class Resumed:
     @property
     def kafka(self) -> dict[str, str]:
         return {"bootstrap.servers": self.addresses.kafka_bootstrap}
+
+    def query(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Return what a statement finds in the stack's database."""
+        connection = psycopg2.connect(self.addresses.database_url)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement, values)
+                return cursor.fetchall()
+        finally:
+            connection.close()
 
 
 @pytest.fixture(scope="session")

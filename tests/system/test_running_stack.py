@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-import psycopg2
 import pytest
 
 from flead.stack import processes
@@ -79,8 +78,7 @@ def running(resumed: Resumed) -> dict[str, int]:
 
 
 def deployments(resumed: Resumed, status: str) -> list[tuple[str, str | None]]:
-    return query(
-        resumed,
+    return resumed.query(
         "SELECT deployment_id, savepoint_path FROM training_deployments"
         " WHERE status = %s AND kind IN ('submit', 'restore')",
         status,
@@ -88,20 +86,9 @@ def deployments(resumed: Resumed, status: str) -> list[tuple[str, str | None]]:
 
 
 def restored_from(resumed: Resumed, deployment: str) -> str:
-    [(path,)] = query(
-        resumed,
+    [(path,)] = resumed.query(
         "SELECT restored_from FROM training_deployments"
         " WHERE status = 'active' AND deployment_id = %s",
         deployment,
     )
     return path
-
-
-def query(resumed: Resumed, statement: str, *values: object) -> list[tuple[Any, ...]]:
-    connection = psycopg2.connect(resumed.addresses.database_url)
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(statement, values)
-            return cursor.fetchall()
-    finally:
-        connection.close()

@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-import psycopg2
 import pytest
 
 from flead.contracts.schema import feature_schema
@@ -48,12 +47,11 @@ class Before:
 
 @pytest.fixture(scope="module")
 def before(resumed: Resumed) -> Before:
-    [(deployment,)] = query(
-        resumed, "SELECT deployment_id FROM training_deployments WHERE status = 'active'"
+    [(deployment,)] = resumed.query(
+        "SELECT deployment_id FROM training_deployments WHERE status = 'active'"
     )
-    [(version,)] = query(resumed, "SELECT max(version) FROM federated_models")
-    [(head,)] = query(
-        resumed,
+    [(version,)] = resumed.query("SELECT max(version) FROM federated_models")
+    [(head,)] = resumed.query(
         "SELECT version FROM model_head WHERE feature_schema = %s",
         feature_schema(SIMULATED),
     )
@@ -100,15 +98,14 @@ def test_every_row_is_sent(replay: dict[str, Any]) -> None:
 def test_the_job_that_it_replaces_leaves_a_savepoint(
     resumed: Resumed, before: Before, replay: dict[str, Any]
 ) -> None:
-    [(savepoint,)] = query(
-        resumed,
+    [(savepoint,)] = resumed.query(
         "SELECT savepoint_path FROM training_deployments"
         " WHERE status = 'stopped' AND kind <> 'stop' AND deployment_id = %s"
         " ORDER BY id DESC LIMIT 1",
         before.deployment,
     )
-    [(active,)] = query(
-        resumed, "SELECT deployment_id FROM training_deployments WHERE status = 'active'"
+    [(active,)] = resumed.query(
+        "SELECT deployment_id FROM training_deployments WHERE status = 'active'"
     )
 
     assert Path(urlsplit(savepoint).path, "_metadata").is_file()
@@ -143,8 +140,7 @@ def test_the_fleet_that_comes_back_goes_on_from_its_own_newest_model(
 
     (version, parent), *_ = since()
     assert parent == before.head
-    bases = query(
-        resumed,
+    bases = resumed.query(
         "SELECT DISTINCT base_version FROM local_models JOIN federated_models USING"
         " (aggregation_round) WHERE version = %s AND local_models.status = 'accepted'",
         version,
@@ -162,8 +158,7 @@ def test_no_row_meets_a_job_of_other_features(
 
 def trained(resumed: Resumed) -> int:
     """Return how many rows of the set are in windows that rounds have read."""
-    [(rows,)] = query(
-        resumed,
+    [(rows,)] = resumed.query(
         "SELECT coalesce(sum(rows), 0) FROM local_models WHERE feature_schema = %s",
         feature_schema(FEATURES),
     )
@@ -172,8 +167,7 @@ def trained(resumed: Resumed) -> int:
 
 def promoted(resumed: Resumed, features: Sequence[str]) -> list[tuple[int, int]]:
     """Return version and parent of the models of these features."""
-    return query(
-        resumed,
+    return resumed.query(
         "SELECT version, parent_version FROM federated_models"
         " WHERE feature_schema = %s AND status = 'promoted' ORDER BY version",
         feature_schema(features),
@@ -185,13 +179,3 @@ def wait_until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(1)
-
-
-def query(resumed: Resumed, statement: str, *values: object) -> list[tuple[Any, ...]]:
-    connection = psycopg2.connect(resumed.addresses.database_url)
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(statement, values)
-            return cursor.fetchall()
-    finally:
-        connection.close()
