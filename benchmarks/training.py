@@ -234,9 +234,12 @@ class _Job:
         return restarts
 
     def failure(self) -> str | None:
-        """Return the newest failure of the job."""
+        """Return the causes of the job's newest failure, without their stack traces."""
         failures = self._flink.failures(self._job_id)
-        return str(failures[0]["stacktrace"])[-3000:] if failures else None
+        if not failures:
+            return None
+        lines = str(failures[0]["stacktrace"]).splitlines()
+        return "\n".join(line[:500] for line in lines if not line.startswith("\tat "))
 
     def checkpoint(self) -> tuple[int, float]:
         """Bytes of the newest checkpoint, and the milliseconds of the slowest of the last ten."""

@@ -19,7 +19,7 @@ from flead.stack.service import StackError
 
 BOOTSTRAP = "bootstrap"
 """Holds uv alone, installed by pip; uv makes the others."""
-NAMES = ("tools", "flink", "airflow")
+NAMES = ("tools", "flink", "airflow", "spark")
 Report = Callable[[str], None]
 
 

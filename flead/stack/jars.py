@@ -24,6 +24,13 @@ CLOSURES = {"kafka": ["org.apache.kafka:kafka_2.13:4.3.1"]}
 SINGLES = {
     "kafka": ["org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"],
     "flink": ["org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2"],
+    # What the connector needs besides the jars of the wheel; its closure would bring Hadoop again.
+    "spark": [
+        "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0",
+        "org.apache.spark:spark-token-provider-kafka-0-10_2.13:4.2.0",
+        "org.apache.kafka:kafka-clients:3.9.2",
+        "org.apache.commons:commons-pool2:2.13.1",
+    ],
 }
 PARALLEL_DOWNLOADS = 4
 TIMEOUT_SECONDS = 60
