@@ -276,7 +276,8 @@ class _Outputs:
     def _follow(self, job: _Job) -> None:
         decoder = msgspec.json.Decoder(dict[str, Any])
         quiet_since = time.monotonic()
-        while time.monotonic() - quiet_since < READ_TIMEOUT_SECONDS:
+        patience = READ_TIMEOUT_SECONDS + 2 * self._options.checkpoint_seconds
+        while time.monotonic() - quiet_since < patience:
             messages = self._consumer.consume(10_000, 1.0)
             for message in messages:
                 if message.error():
