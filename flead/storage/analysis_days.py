@@ -26,14 +26,14 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AnalysedDay:
-    """A day; the counts and the source are None until its first analysis has ended.
+    """A day; the counts and `read_from` are None until its first analysis has ended.
 
     `late_rows` were archived after the last analysis had begun, though the day was closed.
     """
 
     analysis_date: date
     state: DayState
-    source: Source | None
+    read_from: Source | None
     model_version: int | None
     reference_model_version: int | None
     rows: int | None
@@ -47,7 +47,7 @@ class AnalysedDay:
 _COLUMNS: Final = (
     "analysis_date",
     "state",
-    "source",
+    "read_from",
     "model_version",
     "reference_model_version",
     "rows",
@@ -77,7 +77,7 @@ def get(cursor: Cursor, day: date) -> AnalysedDay | None:
         return None
     value = dict(zip(_COLUMNS, row, strict=True))
     value["state"] = DayState(value["state"])
-    value["source"] = None if value["source"] is None else Source(value["source"])
+    value["read_from"] = None if value["read_from"] is None else Source(value["read_from"])
     return AnalysedDay(**value)
 
 
@@ -124,7 +124,7 @@ def open_day(
 
 
 def close_day(
-    cursor: Cursor, day: date, *, source: Source, rows: int, devices: int, late_rows: int
+    cursor: Cursor, day: date, *, read_from: Source, rows: int, devices: int, late_rows: int
 ) -> None:
     """Record the end of an analysis, in the transaction that writes its results.
 
@@ -136,11 +136,11 @@ def close_day(
     cursor.execute(
         """
         UPDATE analysis_days
-        SET state = %s, source = %s, rows = %s, devices = %s,
+        SET state = %s, read_from = %s, rows = %s, devices = %s,
             late_rows = greatest(late_rows - %s, 0), analysed_at = now()
         WHERE analysis_date = %s
         """,
-        (DayState.DONE if rows else DayState.EMPTY, source, rows, devices, late_rows, day),
+        (DayState.DONE if rows else DayState.EMPTY, read_from, rows, devices, late_rows, day),
     )
     if cursor.rowcount != 1:
         raise LookupError(f"{day} has no row in analysis_days: its analysis was never opened")

@@ -2,7 +2,7 @@
 CREATE TABLE IF NOT EXISTS analysis_days (
     analysis_date DATE PRIMARY KEY,
     state TEXT NOT NULL CHECK (state IN ('running', 'done', 'empty')),
-    source TEXT CHECK (source IN ('archive', 'kafka')),
+    read_from TEXT CHECK (read_from IN ('archive', 'kafka')),
     -- Promoted at the day's end; the reference is the newest at the date's first run, and stays.
     model_version BIGINT REFERENCES federated_models (version),
     reference_model_version BIGINT REFERENCES federated_models (version),
@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS batch_analysis_results (
     reference_anomaly_count BIGINT,
     zscore_anomaly_count BIGINT NOT NULL,
     -- {"feature": {"count", "missing_share", "mean", "std", "quantiles": [p00, p05, ..., p100]}}
-    statistics JSONB NOT NULL,
+    feature_statistics JSONB NOT NULL,
     -- The largest of {"feature": Jensen-Shannon distance to the days before, or null}
     drift DOUBLE PRECISION,
     feature_drift JSONB NOT NULL,
