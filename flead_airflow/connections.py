@@ -12,6 +12,7 @@ from flead_airflow.flink.hook import FlinkRestHook
 DATABASE: Final = "flead_db"
 KAFKA: Final = "flead_kafka"
 FLINK: Final = "flead_flink"
+SPARK: Final = "flead_spark"
 SECRET: Final = re.compile(
     r"password|secret|^sasl\.jaas\.config$|^ssl\.keystore\.key$", re.IGNORECASE
 )
@@ -39,6 +40,19 @@ def servers() -> Servers:
         database_url(BaseHook.get_connection(DATABASE)),
         kafka_properties(BaseHook.get_connection(KAFKA)),
     )
+
+
+def spark_kafka() -> dict[str, str]:
+    """Properties of Spark's Kafka clients: the brokers of `flead_kafka`, the rest of `flead_spark`.
+
+    Raises
+    ------
+    ValueError
+        See `spark_kafka_properties`.
+    """
+    brokers = kafka_properties(BaseHook.get_connection(KAFKA))["bootstrap.servers"]
+    properties = spark_kafka_properties(BaseHook.get_connection(SPARK))
+    return {"bootstrap.servers": brokers} | properties
 
 
 def flink() -> FlinkRestHook:
@@ -74,7 +88,7 @@ def kafka_properties(connection: Connection) -> dict[str, str]:
     ValueError
         When it has no `bootstrap.servers`.
     """
-    properties = {name: _text(value) for name, value in connection.extra_dejson.items()}
+    properties = {name: property_text(value) for name, value in connection.extra_dejson.items()}
     if "bootstrap.servers" not in properties:
         raise ValueError(f"connection {connection.conn_id} needs `bootstrap.servers` in its extra")
     return properties
@@ -90,17 +104,44 @@ def flink_kafka_properties(connection: Connection) -> dict[str, str]:
     ValueError
         When one holds a secret: they are stored with the deployment and shown by Airflow and Flink.
     """
+    return _java_client_properties(
+        connection,
+        "where everybody who sees a deployment would read it: put secrets into files on the Flink"
+        " cluster (a login file named by -Djava.security.auth.login.config in its"
+        " `env.java.opts.all`, key stores as PEM files) and set only what names them here",
+    )
+
+
+def spark_kafka_properties(connection: Connection) -> dict[str, str]:
+    """Properties of Spark's Kafka clients: `kafka` in the extra of the Spark connection.
+
+    They are those of the Java client, which names security differently from librdkafka.
+
+    Raises
+    ------
+    ValueError
+        When one holds a secret: they are arguments of the job, and shown by Airflow.
+    """
+    return _java_client_properties(
+        connection,
+        "where everybody who sees the processes or the task would read it: put secrets into files"
+        " on the machines of Spark (a login file named by -Djava.security.auth.login.config in"
+        " `spark.driver.extraJavaOptions` and `spark.executor.extraJavaOptions`, key stores as PEM"
+        " files) and set only what names them here",
+    )
+
+
+def _java_client_properties(connection: Connection, why_not_secrets: str) -> dict[str, str]:
     properties: dict[str, Any] = connection.extra_dejson.get("kafka", {})
     secrets = sorted(name for name in properties if SECRET.search(name))
     if secrets:
         raise ValueError(
             f"connection {connection.conn_id} has {', '.join(secrets)} under `kafka` in its extra,"
-            " where everybody who sees a deployment would read it: put secrets into files on the"
-            " Flink cluster (a login file named by -Djava.security.auth.login.config in its"
-            " `env.java.opts.all`, key stores as PEM files) and set only what names them here"
+            f" {why_not_secrets}"
         )
-    return {name: _text(value) for name, value in properties.items()}
+    return {name: property_text(value) for name, value in properties.items()}
 
 
-def _text(value: Any) -> str:
+def property_text(value: Any) -> str:
+    """Value of a property as servers in Java and librdkafka write it."""
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -21,7 +21,10 @@ Json = Annotated[
 def up(
     services: Annotated[
         list[str] | None,
-        typer.Argument(help="Services, or the groups flink and airflow; all when none is named."),
+        typer.Argument(
+            help="Services, or the groups flink and airflow; all but spark-history when none is"
+            " named."
+        ),
     ] = None,
 ) -> None:
     """Start the servers and wait until each answers.
@@ -165,6 +168,7 @@ def show_addresses(home: Home) -> None:
             f"            login {addresses.airflow_user}, password {addresses.airflow_password}"
         ),
         "flink-jobmanager": f"Flink       {addresses.flink_url}",
+        "spark-history": f"Spark       {addresses.spark_history_url}",
         "kafka": f"Kafka       {addresses.kafka_bootstrap}",
         "postgres": f"PostgreSQL  passwords in {home.secrets_file}",
     }

@@ -24,6 +24,7 @@ class Addresses:
     airflow_url: str
     airflow_user: str
     airflow_password: str = field(repr=False)
+    spark_history_url: str
 
     @classmethod
     def of(cls, home: Home, environ: Mapping[str, str] = os.environ) -> "Addresses":
@@ -43,4 +44,5 @@ class Addresses:
             airflow_url=f"http://{HOST}:{ports.airflow}",
             airflow_user="admin",
             airflow_password=credentials.airflow_admin,
+            spark_history_url=f"http://{HOST}:{ports.spark_history}",
         )

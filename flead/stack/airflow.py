@@ -8,8 +8,8 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from flead.settings import MODELS_VARIABLE
-from flead.stack import health
+from flead.settings import MODELS_VARIABLE, Settings
+from flead.stack import health, processes
 from flead.stack.addresses import Addresses
 from flead.stack.credentials import Credentials
 from flead.stack.files import write_file
@@ -17,6 +17,13 @@ from flead.stack.flink import python_jar
 from flead.stack.home import CHECKOUT, Home
 from flead.stack.ports import HOST, Ports
 from flead.stack.service import Service, StackError, once
+from flead.stack.spark import (
+    STREAM,
+    prepare_spark,
+    spark_configuration,
+    spark_environment,
+    spark_submit,
+)
 
 API_SERVER = "airflow-api-server"
 # Each with its arguments and its name in the answer of the health endpoint.
@@ -54,7 +61,9 @@ def airflow_services(home: Home, ports: Ports, credentials: Credentials) -> list
             environment=environment,
             # A scheduler that comes first would waste the tries of tasks on an API that is not up.
             depends_on=("postgres",) if name == API_SERVER else ("postgres", API_SERVER),
-            environments=("airflow",),
+            # Its tasks submit the analyses.
+            environments=("airflow", "spark"),
+            jars=("spark",),
             prepare=prepare,
             stop_seconds=20,
         )
@@ -122,6 +131,17 @@ def airflow_environment(
             "port": ports.flink_rest,
             "extra": {"python_jar": str(python_jar(home))},
         },
+        "FLEAD_SPARK": {
+            "conn_type": "spark",
+            "host": Settings.from_environment().spark_master,
+            "extra": {
+                "spark_submit": str(spark_submit(home)),
+                "environment": spark_environment(home),
+                "stream_environment": home.variables | {processes.MARKER: STREAM},
+                "conf": spark_configuration(home),
+                "history_url": addresses.spark_history_url,
+            },
+        },
     }
     return {
         "AIRFLOW_HOME": str(_airflow_home(home)),
@@ -146,6 +166,7 @@ def _passwords_file(home: Home) -> Path:
 def _prepare(home: Home, environment: dict[str, str], credentials: Credentials) -> None:
     passwords = {"admin": credentials.airflow_admin, "viewer": credentials.airflow_viewer}
     write_file(_passwords_file(home), json.dumps(passwords))
+    prepare_spark(home)
     lock = (CHECKOUT / "requirements" / "airflow.lock").read_bytes()
     stamp, version = _airflow_home(home) / "migrated", hashlib.sha256(lock).hexdigest()
     if stamp.exists() and stamp.read_text(encoding="ascii") == version:

@@ -20,13 +20,26 @@ from flead.stack.jars import fetch_jars
 from flead.stack.launch import plan_of
 from flead.stack.postgres import SHELTER, shelter_of
 from flead.stack.service import Service, StackError
-from flead.stack.services import CLIENTS, FLEET, SERVERS, all_services, belongs_to, selected
+from flead.stack.services import (
+    CLIENTS,
+    FLEET,
+    GUESTS,
+    SERVERS,
+    STREAM_STOP_SECONDS,
+    all_services,
+    belongs_to,
+    selected,
+)
+from flead.stack.spark import STREAM
 from flead.stack.supervision import NAME as SUPERVISOR
 from flead.stack.supervision import ProcessInfo, Supervisor
 
 POLL_SECONDS = 0.2
 # Variables of an interpreter or server around us that would change the servers that we start.
-FOREIGN_PREFIXES = ("PYTHON", "VIRTUAL_ENV", "AIRFLOW", "FLINK_", "JAVA_", "JDK_", "KAFKA_", "PG")
+FOREIGN_PREFIXES = (
+    "PYTHON", "PYSPARK", "VIRTUAL_ENV", "AIRFLOW", "FLINK_", "SPARK_", "JAVA_", "JDK_", "KAFKA_",
+    "PG",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +81,13 @@ def up(home: Home, names: Iterable[str], report: Report, *, resume: bool = True)
     """Start services and return when each answers its own health check.
 
     What runs already is left alone. Services start as soon as those that they depend on are ready.
-    Once all run, a training job that was active when the stack went down is deployed again.
+    Once all but optional ones run, a training job that was active when the stack went down is
+    deployed again.
 
     Parameters
     ----------
     names : iterable of str
-        Services, or the groups `flink` and `airflow`; none means all.
+        Services, or the groups `flink` and `airflow`; none means all but optional ones.
     resume : bool
         Whether to take up the training job that was active.
 
@@ -93,7 +107,7 @@ def up(home: Home, names: Iterable[str], report: Report, *, resume: bool = True)
     with _alone(home, report):
         supervisor = _running_supervisor(home, services, report)
         _Start(home, supervisor, report).run(wanted)
-        if resume and len(wanted) == len(services):
+        if resume and _names(wanted) >= _names(selected(services, ())):
             training.resume(Addresses.of(home), _say(report))
 
 
@@ -115,12 +129,13 @@ def down(home: Home, report: Report, *, wipe: bool = False) -> None:
         supervisor = Supervisor(home)
         processes.end(home, FLEET)
         _stop_groups(home, supervisor, services, CLIENTS, report)
-        # No round begins any more, and the servers that a savepoint needs still run.
+        # Nothing begins any more, and the servers that a last batch or a savepoint needs still run.
+        _end_stream(home, report)
         if not wipe:
             _suspend_training(home, report, "the stack went down")
         _stop_groups(home, supervisor, services, SERVERS, report)
         supervisor.shut_down()
-        for name in (*services, FLEET, SUPERVISOR):
+        for name in (*services, *GUESTS, SUPERVISOR):
             if survivors := processes.belonging_to(home, name):
                 raise StackError(f"Processes of {name} outlived their end: {survivors}")
     if wipe:
@@ -162,6 +177,8 @@ def give_back(
         if deployment_id is not None:
             _settle_deployment(home, report, deployment_id)
         _stop_groups(home, supervisor, started, CLIENTS, report)
+        if started.keys() & {"kafka", "postgres"}:
+            _end_stream(home, report)
         if deployment_id is not None:
             _suspend_training(home, report, "the demonstration ended", deployment_id)
         _stop_groups(home, supervisor, started, SERVERS, report)
@@ -258,7 +275,10 @@ def _running_supervisor(home: Home, services: dict[str, Service], report: Report
     if supervisor.is_running():
         return supervisor
     processes.end(home, FLEET)
-    for group in (*CLIENTS, *SERVERS):
+    for group in CLIENTS:
+        _end_leftovers(home, _members(services, group), report)
+    _end_stream(home, report)
+    for group in SERVERS:
         _end_leftovers(home, _members(services, group), report)
     processes.end(home, SUPERVISOR)
     for folder in (home.data, home.logs, home.models):
@@ -279,6 +299,10 @@ def inherited_variables(environ: Mapping[str, str]) -> dict[str, str]:
     hosts = [host.strip() for value in given for host in value.split(",") if host.strip()]
     direct = ",".join(dict.fromkeys([*hosts, ports.HOST, "localhost"]))
     return inherited | {"NO_PROXY": direct, "no_proxy": direct}
+
+
+def _names(services: Iterable[Service]) -> set[str]:
+    return {service.name for service in services}
 
 
 def _members(services: dict[str, Service], group: str) -> list[Service]:
@@ -321,6 +345,15 @@ def _end_leftovers(home: Home, services: list[Service], report: Report) -> None:
             killed = processes.end(home, service.name, service.stop_signal, service.stop_seconds)
             detail = f"leftover processes killed: {killed}" if killed else ""
             report(Progress(service.name, "stopped", time.monotonic() - began, detail))
+
+
+def _end_stream(home: Home, report: Report) -> None:
+    """Let the stream finish its batch; killed, it would only repeat it at the next start."""
+    if processes.belonging_to(home, STREAM):
+        began = time.monotonic()
+        report(Progress(STREAM, "stopping"))
+        processes.end_sessions(home, STREAM, STREAM_STOP_SECONDS)
+        report(Progress(STREAM, "stopped", time.monotonic() - began))
 
 
 def _say(report: Report) -> training.Say:

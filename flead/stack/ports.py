@@ -23,6 +23,7 @@ class Ports(msgspec.Struct, frozen=True):
     flink_rest: int
     flink_rpc: int
     airflow: int
+    spark_history: int
 
     @classmethod
     def of(cls, home: Home) -> "Ports":

@@ -125,6 +125,31 @@ def end(home: Home, service: str, stop_signal: str = "TERM", stop_seconds: float
     return len(killed)
 
 
+def end_sessions(home: Home, service: str, stop_seconds: float) -> int:
+    """End a service that has no record: its sessions are asked to stop, the rest is killed.
+
+    A session's first process group is asked, not the processes that have left it to be stopped by
+    their parents.
+
+    Parameters
+    ----------
+    stop_seconds : float
+        How long the service may take.
+
+    Returns
+    -------
+    int
+        How many processes were killed.
+    """
+    members = belonging_to(home, service)
+    for process in members:
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(process.pid) == process.pid:
+                os.killpg(process.pid, signal.SIGTERM)
+    psutil.wait_procs(members, timeout=stop_seconds)
+    return end(home, service)
+
+
 def memory_bytes(processes: list[psutil.Process]) -> int:
     """Return the proportional set size of processes together: shared pages count once."""
     total = 0

@@ -59,3 +59,5 @@ class Service:
     """How long it may take to stop before it is killed."""
     start_seconds: int = 240
     """How long it may take to answer."""
+    is_optional: bool = False
+    """Whether it starts only when it is named."""

@@ -31,7 +31,7 @@ class ServiceStatus(msgspec.Struct, frozen=True):
 
 
 class StackStatus(msgspec.Struct, frozen=True):
-    """All services; the supervisor's own memory is in the total."""
+    """All services, optional ones when they run; the supervisor's own memory is in the total."""
 
     services: list[ServiceStatus]
     supervisor_pid: int | None
@@ -56,8 +56,12 @@ def stack_status(home: Home) -> StackStatus:
         info = supervisor.info(service.name) if is_supervised else None
         return _status(home, service, info)
 
+    known = all_services(home)
     with ThreadPoolExecutor() as pool:
-        services = list(pool.map(status, all_services(home).values()))
+        found = list(pool.map(status, known.values()))
+    services = [
+        each for each in found if each.state != "stopped" or not known[each.name].is_optional
+    ]
     leader = processes.Record.read(home, SUPERVISOR) if is_supervised else None
     own = processes.belonging_to(home, SUPERVISOR)
     return StackStatus(
@@ -65,7 +69,7 @@ def stack_status(home: Home) -> StackStatus:
         supervisor_pid=leader.pid if leader else None,
         total_processes=len(own) + sum(service.processes for service in services),
         total_memory_mb=round(
-            processes.memory_bytes(own) / MEGABYTE + sum(found.memory_mb for found in services), 1
+            processes.memory_bytes(own) / MEGABYTE + sum(each.memory_mb for each in services), 1
         ),
     )
 
