@@ -40,6 +40,16 @@ class Settings(msgspec.Struct, frozen=True):
     """How long a submitted job may take to run every vertex and complete its first checkpoint."""
     taskmanager_memory_mb: Annotated[int, Meta(ge=1_024)] = 2_048
     """Memory of the embedded stack's TaskManager; a checkpoint of 240,700 devices had 1.4 GB."""
+    spark_master: str = "local[2]"
+    """Where the embedded stack submits analyses; a cluster's `spark://` or `k8s://` address."""
+    archive_uri: str = "file:///var/lib/flead/archive"
+    """Where valid rows are archived, in a folder for each UTC day of their `event_time`."""
+    archive_days: Annotated[int, Meta(ge=1)] = 30
+    """Days of the archive that are kept."""
+    closing_lateness_seconds: Annotated[float, Meta(ge=0)] = 3_600.0
+    """How long after a day's end its rows are not late yet."""
+    analysis_reference_days: Annotated[int, Meta(ge=0)] = 7
+    """Days before a day that its drift is measured against."""
     training_script: str = str(TRAINING_SCRIPT)
     """Path of the training job on the JobManager's machine; this checkout's, when they share it."""
 
