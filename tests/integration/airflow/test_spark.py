@@ -204,8 +204,11 @@ class TestDetachedJob:
         assert not is_running(group, self.VARIABLES)
 
     def test_that_does_not_stop_is_killed(self, tmp_path):
-        command = [sys.executable, "-c", "import time; time.sleep(60)"]
-        group = launch_detached(command, os.environ | self.VARIABLES, tmp_path / "log")
+        log = tmp_path / "log"
+        deaf = "import time; print('ready', flush=True); time.sleep(60)"
+        command = [sys.executable, "-c", deaf]
+        group = launch_detached(command, os.environ | self.VARIABLES, log)
+        wait_until(lambda: log.read_text() == "ready\n")
 
         assert not stop_detached(group, self.VARIABLES, timeout_seconds=0.5)
 
