@@ -56,6 +56,13 @@ BATCH_ROWS: Final = 10_000
 BATCH_BYTES: Final = 48 * 1024 * 1024
 """Bytes of the largest messages that one Arrow batch may hold: it is in memory several times."""
 
+BUNDLE_ELEMENTS: Final = 20_000
+"""Two batches of rows, or packed records of about 3 million.
+
+What is sent to a worker ahead of its work is bounded by it, and a job that is far behind its input
+gets to its checkpoints.
+"""
+
 
 def byte_array() -> TypeInformation:
     """Return the type of byte strings; made anew, for a used one holds a Java object."""
@@ -520,7 +527,7 @@ def configuration(deployment: TrainingDeployment) -> Configuration:
         # Trainers are stored when the gauges are asked.
         "python.metric.enabled": "true",
         "python.fn-execution.arrow.batch.size": str(batch_rows),
-        "python.fn-execution.bundle.size": "100000",
+        "python.fn-execution.bundle.size": str(BUNDLE_ELEMENTS),
         "python.fn-execution.bundle.time": str(checkpoint_ms(deployment)),
         # A value that has to leave the cache before its bundle ends would be stored unfilled.
         "python.state.cache-size": str(max(10_000, 2 * deployment.buckets)),
