@@ -15,6 +15,12 @@ class Lock(StrEnum):
     OUTBOX = "flead.outbox"
     CONTROL = "flead.control"
     SUBMISSIONS = "flead.submissions"
+    EVALUATIONS = "flead.evaluations"
+    STREAM = "flead.stream"
+
+
+class LockHeldError(Exception):
+    """Another process holds the lock."""
 
 
 def lock_for_transaction(cursor: Cursor, lock: Lock) -> None:
@@ -35,3 +41,21 @@ def hold(url: str, lock: Lock) -> Iterator[None]:
             yield
         finally:
             cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (lock.value,))
+
+
+@contextmanager
+def hold_at_once(url: str, lock: Lock) -> Iterator[Cursor]:
+    """Hold `lock` for the block if it is free, and yield a cursor on the connection that holds it.
+
+    Each of its statements is a transaction; one that fails tells that the lock may be lost.
+
+    Raises
+    ------
+    LockHeldError
+        Another process holds the lock.
+    """
+    with connect_without_transaction(url) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (lock.value,))
+        if not cursor.fetchall()[0][0]:
+            raise LockHeldError(f"{lock.value} is held by another process")
+        yield cursor

@@ -1,0 +1,121 @@
+"""Results of the stream analysis: sums of windows, anomalies, and samples of rows."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from psycopg2 import sql
+
+from flead.storage.connection import Cursor
+from flead.storage.copying import copy_rows
+
+WINDOW_COLUMNS: Final = (
+    "device_id",
+    "window_start",
+    "window_seconds",
+    "row_count",
+    "anomaly_count",
+    "scored_rows",
+    "probability_sum",
+    "rows_labelled",
+    "correct",
+    "model_version",
+)
+ANOMALY_COLUMNS: Final = (
+    "kafka_partition",
+    "kafka_offset",
+    "event_time",
+    "device_id",
+    "feature",
+    "value",
+    "z_score",
+    "features",
+    "probability",
+    "label",
+    "model_version",
+)
+SAMPLE_COLUMNS: Final = (
+    "kafka_partition",
+    "kafka_offset",
+    "event_time",
+    "device_id",
+    "slot_start",
+    "features",
+    "label",
+    "probability",
+    "is_anomalous",
+    "model_version",
+)
+
+
+def add_windows(cursor: Cursor, rows: Iterable[Sequence[object]]) -> None:
+    """Add sums, with the columns `WINDOW_COLUMNS`, to what the windows have.
+
+    Once for each batch, in the transaction that marks it as committed.
+    """
+    _stage(cursor, "new_windows", "stream_analysis_results", WINDOW_COLUMNS, rows)
+    cursor.execute(
+        sql.SQL(
+            """
+            INSERT INTO stream_analysis_results AS known ({columns})
+            SELECT {columns} FROM new_windows
+            ORDER BY window_start, window_seconds, device_id
+            ON CONFLICT (window_start, window_seconds, device_id, model_version) DO UPDATE SET
+                row_count = known.row_count + excluded.row_count,
+                anomaly_count = known.anomaly_count + excluded.anomaly_count,
+                scored_rows = known.scored_rows + excluded.scored_rows,
+                probability_sum = known.probability_sum + excluded.probability_sum,
+                rows_labelled = known.rows_labelled + excluded.rows_labelled,
+                correct = known.correct + excluded.correct,
+                updated_at = now()
+            """
+        ).format(columns=_names(WINDOW_COLUMNS))
+    )
+
+
+def add_anomalies(cursor: Cursor, rows: Iterable[Sequence[object]]) -> None:
+    """Store anomalous rows, with the columns `ANOMALY_COLUMNS`."""
+    _stage(cursor, "new_anomalies", "anomalies", ANOMALY_COLUMNS, rows)
+    cursor.execute(
+        sql.SQL(
+            "INSERT INTO anomalies ({columns}) SELECT {columns} FROM new_anomalies"
+            " ON CONFLICT DO NOTHING"
+        ).format(columns=_names(ANOMALY_COLUMNS))
+    )
+
+
+def add_samples(cursor: Cursor, rows: Iterable[Sequence[object]]) -> None:
+    """Store rows, with the columns `SAMPLE_COLUMNS`, whose device has none in their slot yet."""
+    _stage(cursor, "new_samples", "device_samples", SAMPLE_COLUMNS, rows)
+    cursor.execute(
+        sql.SQL(
+            """
+            INSERT INTO device_samples ({columns})
+            SELECT {columns} FROM new_samples AS new
+            WHERE NOT EXISTS (
+                SELECT FROM device_samples AS known
+                WHERE known.device_id = new.device_id AND known.slot_start = new.slot_start
+            )
+            ON CONFLICT DO NOTHING
+            """
+        ).format(columns=_names(SAMPLE_COLUMNS))
+    )
+
+
+def _stage(
+    cursor: Cursor,
+    name: str,
+    table: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+) -> None:
+    cursor.execute(
+        sql.SQL(
+            "CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS"
+            " SELECT {columns} FROM {table} WITH NO DATA"
+        ).format(name=sql.Identifier(name), columns=_names(columns), table=sql.Identifier(table))
+    )
+    copy_rows(cursor, name, columns, rows)
+
+
+def _names(columns: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, columns))
