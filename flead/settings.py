@@ -11,6 +11,7 @@ from msgspec import Meta
 PREFIX = "FLEAD_"
 MODELS_VARIABLE = "GLOBAL_MODELS_DIR"
 TRAINING_SCRIPT = Path(__file__).resolve().parents[1] / "jobs" / "flink" / "local_training.py"
+STREAM_SCRIPT = Path(__file__).resolve().parents[1] / "jobs" / "spark" / "stream_analysis.py"
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -46,10 +47,30 @@ class Settings(msgspec.Struct, frozen=True):
     """Where valid rows are archived, in a folder for each UTC day of their `event_time`."""
     archive_days: Annotated[int, Meta(ge=1)] = 30
     """Days of the archive that are kept."""
+    stream_uri: str = "file:///var/lib/flead/stream"
+    """Where the stream analysis keeps its checkpoints and the history of devices."""
+    stream_log: str = "/var/log/flead/spark-stream.log"
+    """What its driver says is added to this file, on the machine of the task that launches it."""
+    stream_script: str = str(STREAM_SCRIPT)
+    """Path or URI of its job."""
     closing_lateness_seconds: Annotated[float, Meta(ge=0)] = 3_600.0
     """How long after a day's end its rows are not late yet."""
     analysis_reference_days: Annotated[int, Meta(ge=0)] = 7
     """Days before a day that its drift is measured against."""
+    evaluation_interval_seconds: Annotated[float, Meta(ge=0)] = 600.0
+    """Least time between two evaluations."""
+    evaluation_min_rows: Annotated[int, Meta(ge=1)] = 2_000
+    """Labelled rows beyond all that a version was trained on that its evaluation waits for."""
+    evaluation_max_rows: Annotated[int, Meta(ge=1)] = 200_000
+    """Messages of one evaluation."""
+    evaluation_max_versions: Annotated[int, Meta(ge=1)] = 20
+    """Due versions of one evaluation; the others, older ones, wait for the next."""
+    evaluation_warm_up_rows: Annotated[int, Meta(ge=0)] = 500_000
+    """Messages before an evaluation's window that are read for its rows' history at most."""
+    feedback_rows: Annotated[int, Meta(ge=0)] = 5
+    """Predictions of each device that an evaluation keeps."""
+    release_feedback: bool = False
+    """Send feedback to the devices without waiting for its release."""
     training_script: str = str(TRAINING_SCRIPT)
     """Path of the training job on the JobManager's machine; this checkout's, when they share it."""
 

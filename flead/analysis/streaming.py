@@ -308,7 +308,7 @@ def run(
     except LockHeldError as error:
         reason = "another driver of the stream analysis runs: stop it first"
         with connect(database_url) as connection, connection.cursor() as cursor:
-            stream_deployments.end(cursor, name, StreamState.FAILED, reason)
+            stream_deployments.refuse(cursor, name, reason)
         raise StreamError(reason) from error
 
 

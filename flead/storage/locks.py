@@ -28,6 +28,22 @@ def lock_for_transaction(cursor: Cursor, lock: Lock) -> None:
     cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (lock.value,))
 
 
+def is_held(cursor: Cursor, lock: Lock) -> bool:
+    """Tell whether somebody holds `lock` now."""
+    cursor.execute(
+        """
+        SELECT EXISTS (
+            SELECT FROM pg_locks
+            WHERE locktype = 'advisory' AND granted AND objsubid = 1
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND ((classid::bigint << 32) | objid::bigint) = hashtextextended(%s, 0)
+        )
+        """,
+        (lock.value,),
+    )
+    return bool(cursor.fetchall()[0][0])
+
+
 @contextmanager
 def hold(url: str, lock: Lock) -> Iterator[None]:
     """Wait for `lock` and hold it for the block, with a connection of its own.

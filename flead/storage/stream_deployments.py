@@ -47,11 +47,6 @@ class StreamDeployment:
     heartbeat_at: datetime | None
     last_batch_at: datetime | None
 
-    @property
-    def seen_at(self) -> datetime:
-        """When it was last known to be alive."""
-        return self.heartbeat_at or self.submitted_at
-
 
 _COLUMNS: Final = (
     "deployment_id",
@@ -170,6 +165,15 @@ def end(cursor: Cursor, deployment_id: str, state: StreamState, reason: str) -> 
     cursor.execute(
         "UPDATE stream_deployments SET state = %s, reason = %s WHERE deployment_id = %s",
         (state.value, reason, deployment_id),
+    )
+
+
+def refuse(cursor: Cursor, deployment_id: str, reason: str) -> None:
+    """Record that a driver could not begin; one that runs under the same name is left alone."""
+    cursor.execute(
+        "UPDATE stream_deployments SET state = 'failed', reason = %s"
+        " WHERE deployment_id = %s AND state = 'submitting'",
+        (reason, deployment_id),
     )
 
 
