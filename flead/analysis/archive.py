@@ -68,7 +68,7 @@ def remove_writer(uri: str, writer: str) -> int:
     removed = 0
     for _, path in _folders(uri):
         for each in _files(filesystem, path):
-            if each.base_name.startswith(f"{writer}-"):
+            if each.base_name.rpartition("-")[0] == writer:
                 filesystem.delete_file(each.path)
                 removed += 1
     return removed
