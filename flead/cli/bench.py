@@ -66,3 +66,26 @@ def training(
         return
     for name, value in msgspec.to_builtins(result).items():
         sys.stdout.write(f"{name:<28} {value}\n")
+
+
+@bench.command("stream-analysis")
+def stream_analysis(
+    rows: Annotated[int, typer.Option(min=10_000, help="Rows of the topic.")] = 1_000_000,
+    devices: Annotated[int, typer.Option(min=1, help="Devices of the fleet.")] = 2_407,
+    max_rows: Annotated[int, typer.Option(min=1_000, help="Messages of a batch.")] = 200_000,
+    json: Json = False,
+) -> None:
+    """Throughput of the stream analysis over a full topic, against decoding only."""
+    import msgspec
+
+    from benchmarks.stream_analysis import Options, run
+
+    result = run(
+        Options(rows=rows, devices=devices, max_rows=max_rows),
+        lambda line: typer.echo(line, err=True),
+    )
+    if json:
+        sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
+        return
+    for name, value in msgspec.to_builtins(result).items():
+        sys.stdout.write(f"{name:<28} {value}\n")
