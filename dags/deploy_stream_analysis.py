@@ -84,12 +84,12 @@ def configure(params: dict[str, Any], run_id: str) -> dict[str, Any]:
     """Make the configuration, before anything that runs is stopped."""
     import msgspec
 
-    from flead_airflow import streams
+    from flead_airflow import stream_deployments
 
     if params["resume"]:
-        configuration = streams.configuration_to_resume()
+        configuration = stream_deployments.configuration_to_resume()
     else:
-        configuration = streams.configuration_of(params, run_id)
+        configuration = stream_deployments.configuration_of(params, run_id)
     if configuration is None:
         raise AirflowSkipException("no stream analysis is to be resumed")
     return dict(msgspec.to_builtins(configuration))
@@ -98,9 +98,9 @@ def configure(params: dict[str, Any], run_id: str) -> dict[str, Any]:
 @task
 def stop_running(configuration: dict[str, Any]) -> dict[str, Any]:
     """Let the driver that runs end after its batch."""
-    from flead_airflow import streams
+    from flead_airflow import stream_deployments
 
-    streams.stop_running(STOP_SECONDS)
+    stream_deployments.stop_running(STOP_SECONDS)
     return configuration
 
 
@@ -110,10 +110,10 @@ def submit(configuration: dict[str, Any]) -> str:
     import msgspec
 
     from flead.contracts.analysis import StreamAnalysis
-    from flead_airflow import streams
+    from flead_airflow import stream_deployments
 
     given = msgspec.convert(configuration, StreamAnalysis)
-    streams.submit(given)
+    stream_deployments.submit(given)
     return given.deployment_id
 
 
@@ -139,7 +139,7 @@ def deploy_stream_analysis() -> None:
     configuration = configure()
     [migrate(), create_topics()] >> configuration
     deployment = submit(stop_running(configuration))
-    WaitForStreamOperator(task_id="wait", deployment_id=deployment, retries=0)
+    WaitForStreamOperator(task_id="wait", deployment_id=deployment, retries=1)
 
 
 deploy_stream_analysis()
