@@ -9,20 +9,25 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 from benchmarks.training import BenchmarkError, _flead
 from flead.contracts.analysis import StreamAnalysis
+from flead.contracts.messages import GlobalModel, ModelStatus, Moments
+from flead.contracts.schema import feature_schema, input_names
 from flead.contracts.simulation import FEATURES
 from flead.messaging.topics import create_topics
 from flead.settings import STREAM_SCRIPT
 from flead.stack.addresses import Addresses
 from flead.stack.home import CHECKOUT, Home
 from flead.stack.spark import prepare_spark, spark_environment, submission
+from flead.storage import models, rounds
 from flead.storage.connection import connect
 from flead.storage.migrations import migrate
+from flead.storage.models import StoredModel
 
 FLEET_ROWS_PER_SECOND = 31_000 / 60
 BASELINE_SCRIPT = CHECKOUT / "benchmarks" / "decoding_job.py"
@@ -69,7 +74,7 @@ def run(options: Options, say: Say) -> StreamResult:
     with _servers(home, say) as addresses:
         create_topics({"bootstrap.servers": addresses.kafka_bootstrap})
         migrate(addresses.database_url)
-        _train_on_features(addresses)
+        _promote_a_model(addresses)
         say(f"sending {options.rows:,} rows of {options.devices:,} devices")
         _flead(
             home, "simulate", "--devices", str(options.devices), "--speed", "max", "--rate",
@@ -91,17 +96,35 @@ def _servers(home: Home, say: Say) -> Iterator[Addresses]:
         _flead(home, "down", "--wipe")
 
 
-def _train_on_features(addresses: Addresses) -> None:
-    """Let a deployment be active, whose feature list the stream takes before the first model."""
-    from flead.contracts.deployment import TrainingDeployment  # noqa: PLC0415
-    from flead.storage import deployments  # noqa: PLC0415
-
-    deployment = TrainingDeployment(
-        features=list(FEATURES), bootstrap_servers=addresses.kafka_bootstrap
+def _promote_a_model(addresses: Addresses) -> None:
+    """Make a model the head, so that every row is scored; its figures do not matter."""
+    inputs = len(input_names(FEATURES))
+    model = GlobalModel(
+        version=1,
+        parent_version=0,
+        restored_version=None,
+        status=ModelStatus.PROMOTED,
+        aggregation_round=1,
+        feature_schema=feature_schema(FEATURES),
+        feature_names=list(FEATURES),
+        weights=[0.1] * inputs,
+        intercept=-1.0,
+        standardizer=Moments([1000.0] * inputs, [0.0] * inputs, [1000.0] * inputs),
+        strategy="fedavg",
+        num_devices=1,
+        num_updates=1,
+        total_samples=1,
+        global_accuracy=None,
+        global_loss=None,
+        timestamp=0,
     )
     with connect(addresses.database_url) as connection, connection.cursor() as cursor:
-        attempt = deployments.open_attempt(cursor, "bench", deployment)
-        deployments.mark_active(cursor, attempt.job_id)
+        rounds.open_round(
+            cursor, 1, start_offsets={}, end_offsets={}, updates=0, dead_letters=0,
+            dag_run_id="bench", now=datetime.now(UTC),
+        )  # fmt: skip
+        models.insert_model(cursor, StoredModel(model, {}, {}, 0, "", "0" * 64))
+        models.advance_head(cursor, model.feature_schema, None, model.version)
 
 
 def _decoding(home: Home, addresses: Addresses) -> float:
