@@ -16,11 +16,21 @@ pytestmark = pytest.mark.servers
 
 TABLES = {
     "aggregation_rounds",
+    "analysis_days",
+    "anomalies",
+    "batch_analysis_results",
     "device_moments",
+    "device_samples",
+    "evaluation_runs",
     "federated_models",
     "local_models",
+    "model_evaluations",
+    "model_feedback",
     "model_head",
     "outbox",
+    "stream_analysis_batches",
+    "stream_analysis_results",
+    "stream_deployments",
     "stream_offsets",
     "training_deployments",
 }
@@ -117,8 +127,15 @@ def test_timescaledb_gets_a_hypertable_with_compression_and_retention(timescaled
     assert query(
         timescaledb_server,
         "SELECT hypertable_name, column_name, time_interval"
-        " FROM timescaledb_information.dimensions",
-    ) == [("local_models", "kafka_timestamp", timedelta(hours=6))]
+        " FROM timescaledb_information.dimensions ORDER BY 1",
+    ) == [
+        ("anomalies", "event_time", timedelta(days=1)),
+        ("device_samples", "event_time", timedelta(days=1)),
+        ("local_models", "kafka_timestamp", timedelta(hours=6)),
+        ("model_evaluations", "window_end", timedelta(days=1)),
+        ("model_feedback", "event_time", timedelta(days=1)),
+        ("stream_analysis_results", "window_start", timedelta(days=1)),
+    ]
     assert query(
         timescaledb_server,
         "SELECT proc_name, config ->> 'compress_after', config ->> 'drop_after'"

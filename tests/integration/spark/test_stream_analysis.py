@@ -261,7 +261,7 @@ def test_the_position_is_behind_the_last_message(stream, analysed):
         assert next_offset > last[partition]
 
 
-def test_a_driver_that_is_asked_to_stop_ends_and_a_fresh_checkpoint_goes_on(stream, analysed):
+def test_a_fresh_checkpoint_goes_on_alone_until_it_is_asked_to_stop(stream, analysed):
     folder = stream.configuration.checkpoint_uri + "-fresh"
     [(before,)] = stream.query("SELECT sum(messages) FROM stream_analysis_batches")
     with Fleet(stream.configuration.kafka["bootstrap.servers"]):
@@ -269,6 +269,9 @@ def test_a_driver_that_is_asked_to_stop_ends_and_a_fresh_checkpoint_goes_on(stre
         stream.wait_for(
             "SELECT 1 FROM stream_analysis_batches HAVING sum(messages) > %s", driver, before
         )
+        second = stream.start(deployment_id="second", checkpoint_uri=f"{folder}-second")
+        assert second.wait(60) != 0
+        assert "another driver of the stream analysis runs" in stream.log.read_text()
         stream.query("UPDATE stream_deployments SET stop_requested = TRUE RETURNING deployment_id")
         assert driver.wait(60) == 0
 

@@ -1,0 +1,88 @@
+"""What batches of the stream leave, on plain PostgreSQL and on TimescaleDB."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from flead.storage import stream_batches, stream_results
+from flead.storage.locks import Lock, is_held, lock_for_transaction
+from flead.storage.stream_batches import BatchCounts, BatchState
+
+pytestmark = pytest.mark.servers
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+COUNTS = BatchCounts({0: 0}, {0: 5}, messages=5, rows=4, late_rows=1, seconds=0.5)
+
+
+def window(device="a", *, rows=1, anomalies=0, scored=1, total=0.5, labelled=1, right=1, version=1):
+    return (device, NOON, 30, rows, anomalies, scored, total, labelled, right, version)
+
+
+def sample(offset, slot=NOON):
+    return (0, offset, NOON, "a", slot, '{"x": 1.0}', None, 0.5, False, 1)
+
+
+def new_batch(connection):
+    """Begin another transaction, whose staging tables are its own."""
+    connection.commit()
+
+
+def test_sums_of_a_later_batch_are_added_to_a_window(cursor):
+    stream_results.add_windows(cursor, [window(), window("b", scored=0, total=0.0, labelled=0)])
+    new_batch(cursor.connection)
+    stream_results.add_windows(cursor, [window(rows=3, anomalies=1, scored=3, total=0.9, right=0)])
+    new_batch(cursor.connection)
+    stream_results.add_windows(cursor, [window(rows=2, scored=2, total=1.4, version=2)])
+
+    cursor.execute(
+        "SELECT row_count, anomaly_count, mean_probability, accuracy FROM stream_analysis_results"
+        " ORDER BY device_id, model_version"
+    )
+    rows = cursor.fetchall()
+    assert rows == [(4, 1, pytest.approx(0.35), 0.5), (2, 0, 0.7, 1.0), (1, 0, None, None)]
+    cursor.execute(
+        "SELECT model_version, row_count, mean_probability, accuracy FROM stream_windows"
+        " WHERE device_id = 'a'"
+    )
+    assert cursor.fetchall() == [(2, 6, pytest.approx(2.8 / 6), pytest.approx(2 / 3))]
+
+
+def test_a_slot_keeps_its_first_sample(cursor):
+    stream_results.add_samples(cursor, [sample(1)])
+    new_batch(cursor.connection)
+    stream_results.add_samples(cursor, [sample(2), sample(3, NOON.replace(second=15))])
+
+    cursor.execute("SELECT kafka_offset FROM device_samples ORDER BY kafka_offset")
+    assert cursor.fetchall() == [(1,), (3,)]
+
+
+def test_a_repeated_batch_keeps_what_it_was_opened_with_and_is_committed_once(cursor):
+    opened = stream_batches.open_batch(cursor, "query", 0)
+    again = stream_batches.open_batch(cursor, "query", 0)
+    tails = {"buckets": 1, "files": {"0": "query-0-0.parquet"}}
+    stream_batches.commit_batch(cursor, "query", 0, COUNTS, tails)
+
+    assert (opened.is_repeated, again.is_repeated) == (False, True)
+    assert stream_batches.open_batch(cursor, "query", 0).state is BatchState.COMMITTED
+    assert stream_batches.newest_tails(cursor) == tails
+    with pytest.raises(LookupError, match="no longer open"):
+        stream_batches.commit_batch(cursor, "query", 0, COUNTS, tails)
+
+
+def test_batches_of_a_query_that_is_no_more_are_abandoned(cursor):
+    stream_batches.open_batch(cursor, "before", 7)
+    stream_batches.open_batch(cursor, "now", 0)
+
+    left = stream_batches.open_batches_of_others(cursor, "now")
+    stream_batches.abandon(cursor, left)
+
+    assert left == [("before", 7)]
+    assert stream_batches.open_batches_of_others(cursor, "now") == []
+
+
+def test_a_lock_is_seen_while_it_is_held(cursor):
+    before = is_held(cursor, Lock.STREAM)
+    lock_for_transaction(cursor, Lock.STREAM)
+
+    assert (before, is_held(cursor, Lock.STREAM)) == (False, True)
+    assert not is_held(cursor, Lock.ROUNDS)
