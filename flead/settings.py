@@ -11,7 +11,7 @@ from msgspec import Meta
 PREFIX = "FLEAD_"
 MODELS_VARIABLE = "GLOBAL_MODELS_DIR"
 TRAINING_SCRIPT = Path(__file__).resolve().parents[1] / "jobs" / "flink" / "local_training.py"
-STREAM_SCRIPT = Path(__file__).resolve().parents[1] / "jobs" / "spark" / "stream_analysis.py"
+SPARK_SCRIPTS = Path(__file__).resolve().parents[1] / "jobs" / "spark"
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -51,8 +51,12 @@ class Settings(msgspec.Struct, frozen=True):
     """Where the stream analysis keeps its checkpoints and the history of devices."""
     stream_log: str = "/var/log/flead/spark-stream.log"
     """What its driver says is added to this file, on the machine of the task that launches it."""
-    stream_script: str = str(STREAM_SCRIPT)
+    stream_script: str = str(SPARK_SCRIPTS / "stream_analysis.py")
     """Path or URI of its job."""
+    batch_script: str = str(SPARK_SCRIPTS / "batch_analysis.py")
+    """Path or URI of the daily job."""
+    evaluation_script: str = str(SPARK_SCRIPTS / "model_evaluation.py")
+    """Path or URI of the job that evaluates models."""
     closing_lateness_seconds: Annotated[float, Meta(ge=0)] = 3_600.0
     """How long after a day's end its rows are not late yet."""
     analysis_reference_days: Annotated[int, Meta(ge=0)] = 7

@@ -31,6 +31,13 @@ def demo(
     until_version: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many new global models.")
     ] = None,
+    with_analysis: Annotated[
+        bool,
+        typer.Option(
+            "--with-analysis",
+            help="Analyse with Spark too: the stream, the day so far, each model; needs 3 GB more.",
+        ),
+    ] = False,
     timeout: Annotated[
         float, typer.Option(min=1, help="Seconds to reach --until-version in.")
     ] = 1800.0,
@@ -58,7 +65,9 @@ def demo(
     from flead.stack.status import stack_status
 
     home = Home.from_environment()
-    options = DemonstrationOptions(devices, rate, anomaly_rate, seed, until_version, timeout)
+    options = DemonstrationOptions(
+        devices, rate, anomaly_rate, seed, until_version, timeout, with_analysis
+    )
     demonstration = Demonstration(
         home, Addresses.of(home), options, lambda: stack_status(home).total_memory_mb
     )

@@ -149,9 +149,19 @@ def airflow_environment(
         **{f"AIRFLOW_CONN_{name}": json.dumps(value) for name, value in connections.items()},
         "AIRFLOW_CONN_FLEAD_DB": addresses.database_url,
         MODELS_VARIABLE: os.environ.get(MODELS_VARIABLE, str(home.models)),
-        # One machine's fleet is small: shorter rounds than a cluster's show progress sooner.
-        "FLEAD_ROUND_SECONDS": os.environ.get("FLEAD_ROUND_SECONDS", "10"),
+        **{name: os.environ.get(name, value) for name, value in _chosen(home).items()},
         "PATH": f"{home.envs / 'airflow' / 'bin'}:{os.environ.get('PATH', os.defpath)}",
+    }
+
+
+def _chosen(home: Home) -> dict[str, str]:
+    """Return settings that differ from their defaults on one machine, unless they are given."""
+    return {
+        # A small fleet: shorter rounds than a cluster's show progress sooner.
+        "FLEAD_ROUND_SECONDS": "10",
+        "FLEAD_ARCHIVE_URI": (home.data / "archive").as_uri(),
+        "FLEAD_STREAM_URI": (home.data / "stream").as_uri(),
+        "FLEAD_STREAM_LOG": str(home.log_file(STREAM)),
     }
 
 

@@ -21,6 +21,7 @@ from flead.messaging.reading import end_offsets, read_committed
 from flead.messaging.topics import create_topics
 from flead.stack import processes, training
 from flead.stack.addresses import Addresses
+from flead.stack.analysis import Analysis
 from flead.stack.files import exclusive
 from flead.stack.flink_rest import FlinkClient
 from flead.stack.home import CHECKOUT, Home
@@ -29,7 +30,14 @@ from flead.stack.services import FLEET
 from flead.storage.connection import connect
 from flead.storage.migrations import migrate
 from flead.storage.models import newest_version
-from flead.storage.progress import MadeVersion, collected_since, versions_after
+from flead.storage.progress import (
+    Analysed,
+    MadeVersion,
+    analysed_since,
+    collected_since,
+    database_time,
+    versions_after,
+)
 
 POLL_SECONDS = 2.0
 MEMORY_SECONDS = 10.0
@@ -42,7 +50,10 @@ class DemonstrationError(StackError):
 
 
 class DemonstrationOptions(msgspec.Struct, frozen=True):
-    """What the demonstration runs: the fleet and when to stop (None: when interrupted)."""
+    """What the demonstration runs: the fleet and when to stop (None: when interrupted).
+
+    With the analysis it does not stop before each of Spark's jobs has written something.
+    """
 
     devices: int = 2407
     rate: str = "31000/min"
@@ -50,6 +61,7 @@ class DemonstrationOptions(msgspec.Struct, frozen=True):
     seed: int = 7
     until_version: int | None = None
     timeout_seconds: float = 1800.0
+    with_analysis: bool = False
     hyperparameters: Hyperparameters = Hyperparameters()
 
 
@@ -71,6 +83,10 @@ class Progress(msgspec.Struct, frozen=True):
     consumer_lag_rows_end: int
     peak_memory_mb: float
     devices: int
+    evaluations: int
+    feedback_rows: int
+    stream_windows: int
+    batch_rows: int
 
 
 @contextlib.contextmanager
@@ -154,6 +170,9 @@ class Demonstration:
         with self._fleet() as fleet:
             job_id = job_id or self._deploy(say)
             say("training: the first windows close within a minute")
+            analysis = Analysis(self._addresses, say) if self._options.with_analysis else None
+            if analysis is not None:
+                analysis.begin()
             while True:
                 try:
                     progress = self._measure(job_id)
@@ -164,6 +183,8 @@ class Demonstration:
                 yield progress
                 if self._is_done(progress):
                     return
+                if analysis is not None:
+                    analysis.go_on(progress.stream_windows)
                 self._check(progress, fleet)
                 time.sleep(POLL_SECONDS)
 
@@ -175,6 +196,7 @@ class Demonstration:
         self._dead_letters_from = end_offsets(self._kafka, dead_letter_topic(Topic.TELEMETRY))
         with connect(self._addresses.database_url) as connection, connection.cursor() as cursor:
             self._version_start = newest_version(cursor)
+            self._start = database_time(cursor)
 
     def _deploy(self, say: Callable[[str], None]) -> str:
         """Deploy the training job, in the place of any that runs; return the id of Flink's job."""
@@ -218,6 +240,7 @@ class Demonstration:
         with connect(self._addresses.database_url) as connection, connection.cursor() as cursor:
             versions = versions_after(cursor, self._version_start)
             collected = collected_since(cursor, Topic.LOCAL_UPDATES, self._updates_start)
+            analysed = analysed_since(cursor, self._start)
         if versions and self._first_version_after is None:
             self._first_version_after = round(seconds, 1)
         lag = sum(consumer_lag(self._kafka, TRAINING_GROUP, Topic.TELEMETRY).values())
@@ -236,6 +259,7 @@ class Demonstration:
             consumer_lag_rows_max=self._lag_max,
             consumer_lag_rows_end=lag,
             peak_memory_mb=round(self._memory_max, 1),
+            **msgspec.structs.asdict(analysed),
         )
 
     def _sample_memory(self, seconds: float) -> None:
@@ -254,7 +278,9 @@ class Demonstration:
 
     def _is_done(self, progress: Progress) -> bool:
         until = self._options.until_version
-        return until is not None and len(progress.versions) >= until
+        if until is None or len(progress.versions) < until:
+            return False
+        return not self._options.with_analysis or all(analysis_of(progress).values())
 
     def _check(self, progress: Progress, fleet: subprocess.Popen[bytes]) -> None:
         if fleet.poll() is not None:
@@ -266,7 +292,13 @@ class Demonstration:
             )
         until, limit = self._options.until_version, self._options.timeout_seconds
         if until is not None and progress.seconds > limit:
+            analysed = f", {analysis_of(progress)}" if self._options.with_analysis else ""
             raise DemonstrationError(
-                f"{len(progress.versions)} of {until} versions after {limit:g} s; see the runs of "
-                f"aggregation_round in Airflow ({self._addresses.airflow_url})"
+                f"{len(progress.versions)} of {until} versions{analysed} after {limit:g} s; see "
+                f"the runs of the DAGs in Airflow ({self._addresses.airflow_url})"
             )
+
+
+def analysis_of(progress: Progress) -> dict[str, int]:
+    """Return what the analysis has written, by name."""
+    return {name: getattr(progress, name) for name in Analysed.__struct_fields__}

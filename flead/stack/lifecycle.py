@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from flead.settings import Settings
-from flead.stack import logs, ports, processes, training
+from flead.stack import logs, ports, processes, streams, training
 from flead.stack.addresses import Addresses
 from flead.stack.environments import prepare_environment
 from flead.stack.files import exclusive, write_file
@@ -81,15 +81,15 @@ def up(home: Home, names: Iterable[str], report: Report, *, resume: bool = True)
     """Start services and return when each answers its own health check.
 
     What runs already is left alone. Services start as soon as those that they depend on are ready.
-    Once all but optional ones run, a training job that was active when the stack went down is
-    deployed again.
+    Once all but optional ones run, a training job and a stream analysis that were active when the
+    stack went down are deployed again.
 
     Parameters
     ----------
     names : iterable of str
         Services, or the groups `flink` and `airflow`; none means all but optional ones.
     resume : bool
-        Whether to take up the training job that was active.
+        Whether to take up the jobs that were active.
 
     Raises
     ------
@@ -109,6 +109,7 @@ def up(home: Home, names: Iterable[str], report: Report, *, resume: bool = True)
         _Start(home, supervisor, report).run(wanted)
         if resume and _names(wanted) >= _names(selected(services, ())):
             training.resume(Addresses.of(home), _say(report))
+            streams.resume(Addresses.of(home), _say(report))
 
 
 def down(home: Home, report: Report, *, wipe: bool = False) -> None:

@@ -1,6 +1,7 @@
 """What has been made since a moment, for those who watch the system run."""
 
 from collections.abc import Mapping
+from datetime import datetime
 
 import msgspec
 
@@ -46,3 +47,42 @@ def collected_since(cursor: Cursor, topic: str, start: Mapping[int, int]) -> Col
     )
     [counts] = cursor.fetchall()
     return Collected(*counts)
+
+
+class Analysed(msgspec.Struct, frozen=True):
+    """What the analysis has written.
+
+    `evaluations` counts versions with figures of the fleet, `feedback_rows` sampled predictions,
+    `stream_windows` windows of a device, and `batch_rows` results of a device and day.
+    """
+
+    evaluations: int
+    feedback_rows: int
+    stream_windows: int
+    batch_rows: int
+
+
+def analysed_since(cursor: Cursor, since: datetime) -> Analysed:
+    """Count what the jobs of the analysis have written from a time on."""
+    cursor.execute(
+        """
+        SELECT
+            (
+                SELECT count(DISTINCT model_version) FROM model_evaluations
+                WHERE device_id = '*' AND status = 'evaluated' AND evaluation_timestamp >= %(since)s
+            ),
+            (SELECT count(*) FROM model_feedback WHERE created_at >= %(since)s),
+            (SELECT count(*) FROM stream_analysis_results WHERE created_at >= %(since)s),
+            (SELECT count(*) FROM batch_analysis_results WHERE created_at >= %(since)s)
+        """,
+        {"since": since},
+    )
+    [counts] = cursor.fetchall()
+    return Analysed(*counts)
+
+
+def database_time(cursor: Cursor) -> datetime:
+    """Return the database's time, by which it dates what is written."""
+    cursor.execute("SELECT now()")
+    [(now,)] = cursor.fetchall()
+    return datetime.fromisoformat(now.isoformat())

@@ -25,9 +25,21 @@ USED_BY = {
         "flead.rounds",
         "flead_airflow",
     ),
+    "spark": (
+        "flead.contracts",
+        "flead.settings",
+        "flead.features",
+        "flead.learning",
+        "flead.storage",
+        "flead.messaging",
+        "flead.analysis",
+    ),
     "tools": ("flead",),
 }
 """Packages of the library that each environment uses, by layer."""
+
+OF_SPARK_ALONE = {"flead.analysis.batch", "flead.analysis.day_rows"}
+"""Modules that work on Spark's own tables, which no other environment has."""
 
 IMPORT_EVERY_MODULE = """
 import importlib, json, pkgutil, sys, traceback
@@ -58,7 +70,10 @@ def test_every_module_imports_in_each_environment_that_uses_it(environment, pack
     )
 
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout.splitlines()[-1]) == {}
+    failures = json.loads(result.stdout.splitlines()[-1])
+    if environment != "spark":
+        failures = {name: said for name, said in failures.items() if name not in OF_SPARK_ALONE}
+    assert failures == {}
 
 
 def test_imports_point_in_one_direction():
