@@ -14,10 +14,10 @@ prepare: ## install the environments and the jars (a second time does nothing)
 demo: ## run the main job on a simulated fleet until Ctrl-C
 	@bin/flead demo
 
-test: test-unit ## run every test
+test: test-unit ## run every test, of the kills only that of everything at once
 	@# Tests against servers wait more than they work: two suites go side by side.
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-integration test-airflow
-	@$(MAKE) --no-print-directory test-system test-faults
+	@FLEAD_QUICK_FAULTS=1 $(MAKE) --no-print-directory test-system test-faults
 
 test-unit: prepare ## run the tests that need no server
 	$(call PYTEST,$(ENVS)/tools) tests/unit

@@ -101,7 +101,7 @@ def results_of(
     results = (
         sides[0]
         .cogroup(sides[1])
-        .applyInArrow(lambda of_rows, of_devices: analysis(of_rows, of_devices), RESULTS_DDL)
+        .applyInArrow(lambda rows, devices: analysis(rows, devices), RESULTS_DDL)  # noqa: PLW0108
     )
     return results.toArrow().sort_by("device_id")
 

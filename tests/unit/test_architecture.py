@@ -30,8 +30,6 @@ USED_BY = {
         "flead.settings",
         "flead.features",
         "flead.learning",
-        "flead.storage",
-        "flead.messaging",
         "flead.analysis",
     ),
     "tools": ("flead",),

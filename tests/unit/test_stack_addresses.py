@@ -32,7 +32,7 @@ def test_ports_are_distinct_below_the_ephemeral_range_and_kept(home):
     ports = Ports.of(home)
     numbers = [getattr(ports, name) for name in Ports.__struct_fields__]
 
-    assert len(set(numbers)) == 6
+    assert len(set(numbers)) == 7
     assert all(20_000 <= number < 32_000 for number in numbers)
     assert CANDIDATES.stop <= 32_768
     assert Ports.of(home) == ports

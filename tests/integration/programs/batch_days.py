@@ -1,8 +1,8 @@
-"""Analyse days in one Spark session: each line of standard input is [database URL, config]."""
+"""Analyse days in one Spark session: each line of the first pipe is [database URL, config]."""
 
 import json
-import os
 import sys
+from pathlib import Path
 
 import msgspec
 from pyspark.sql import SparkSession
@@ -11,11 +11,11 @@ from flead.analysis.batch import analyse_day
 from flead.contracts.analysis import BatchAnalysis
 
 spark = SparkSession.builder.appName("batch_days").getOrCreate()
-answers = os.fdopen(int(sys.argv[1]), "w", buffering=1)
-for line in sys.stdin:
-    database_url, config = json.loads(line)
-    try:
-        day = analyse_day(spark, msgspec.convert(config, BatchAnalysis), database_url)
-        answers.write(json.dumps({"state": day.state, "rows": day.rows}) + "\n")
-    except Exception as error:
-        answers.write(json.dumps({"error": f"{type(error).__name__}: {error}"}) + "\n")
+with Path(sys.argv[1]).open() as requests, Path(sys.argv[2]).open("w", buffering=1) as answers:
+    for line in requests:
+        database_url, config = json.loads(line)
+        try:
+            day = analyse_day(spark, msgspec.convert(config, BatchAnalysis), database_url)
+            answers.write(json.dumps({"state": day.state, "rows": day.rows}) + "\n")
+        except Exception as error:
+            answers.write(json.dumps({"error": f"{type(error).__name__}: {error}"}) + "\n")
