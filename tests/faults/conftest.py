@@ -23,7 +23,7 @@ from flead.stack.home import Home
 from flead.stack.services import all_services
 from flead.stack.supervision import NAME as SUPERVISOR
 from tests.accounting import Judged, Letter, dead_letters, messages_of
-from tests.conftest import start
+from tests.conftest import NO_EVALUATIONS, start
 
 FLEET = (
     "--devices", "300", "--rate", "2500/s", "--malformed-rate", "0.01", "--seed", "23",
@@ -209,7 +209,7 @@ def up(home: Home) -> float:
     ready = 0.0
     with subprocess.Popen(
         [home.python("tools"), "-m", "flead.cli", "up"],
-        env=os.environ | home.variables,
+        env=NO_EVALUATIONS | os.environ | home.variables,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
