@@ -140,6 +140,8 @@ def submit(configuration: StreamAnalysis) -> None:
         settings.stream_script,
         msgspec.json.encode(configuration).decode(),
         name=f"stream_analysis {name}",
+        # That of an application without an end would grow without one.
+        conf={"spark.eventLog.enabled": "false"},
     )
     environment = cluster.variables(database_url) | cluster.stream_environment
     try:
