@@ -1,9 +1,10 @@
 .DEFAULT_GOAL := help
-.PHONY: help prepare demo test test-unit test-integration test-airflow test-system test-faults bench lint format schemas locks
+.PHONY: help prepare demo test test-unit test-integration test-airflow test-spark test-system test-faults bench lint format schemas locks
 
 ENVS  := $(or $(FLEAD_ENVS),$(if $(FLEAD_HOME),$(FLEAD_HOME)/envs,.flead/envs))
 TOOLS := $(ENVS)/tools/bin
 PYTEST = $(1)/bin/python -m pytest
+SPARK_TESTS := $(addprefix tests/integration/,spark test_batch_analysis.py test_model_evaluation.py)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,17 +17,22 @@ demo: ## run the main job on a simulated fleet until Ctrl-C
 
 test: test-unit ## run every test, of the kills only that of everything at once
 	@# Tests against servers wait more than they work: two suites go side by side.
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-integration test-airflow
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target \
+		test-integration test-airflow test-spark
 	@FLEAD_QUICK_FAULTS=1 $(MAKE) --no-print-directory test-system test-faults
 
 test-unit: prepare ## run the tests that need no server
 	$(call PYTEST,$(ENVS)/tools) tests/unit
 
 test-integration: prepare ## run the tests against real servers, each started by its test
-	$(call PYTEST,$(ENVS)/tools) tests/integration --ignore tests/integration/airflow
+	$(call PYTEST,$(ENVS)/tools) tests/integration --ignore tests/integration/airflow \
+		$(SPARK_TESTS:%=--ignore=%)
 
 test-airflow: prepare ## run the tests of DAGs, operators and triggers in Airflow's environment
 	$(call PYTEST,$(ENVS)/airflow) tests/integration/airflow
+
+test-spark: prepare ## run the tests of the analyses on Spark
+	$(call PYTEST,$(ENVS)/tools) $(SPARK_TESTS)
 
 test-system: prepare ## run the demo on a small fleet through the whole stack
 	$(call PYTEST,$(ENVS)/tools) tests/system
