@@ -17,6 +17,7 @@ from flead.analysis.telemetry import ROWS, TIME, batch_of, in_order
 from flead.contracts.messages import Moments
 from flead.features.rows import Floats, Integers, RowBatch
 from flead.learning.fleet import PublishedModel
+from flead.learning.metrics import THRESHOLD
 from flead.learning.scoring import probability
 from flead.learning.zscore import is_anomalous
 
@@ -49,9 +50,6 @@ RESULTS: Final = pa.schema(
         pa.field("feature_drift", pa.string(), nullable=False),
     ]
 )
-
-THRESHOLD: Final = 0.5
-"""Probability from which on a row counts as an anomaly."""
 
 UNSCORED: Final = -1
 

@@ -11,7 +11,7 @@ import msgspec
 
 from flead.analysis import due
 from flead.analysis.due import Offsets, Ranges, Trained
-from flead.contracts.messages import ModelStatus, Telemetry
+from flead.contracts.messages import Telemetry
 from flead.contracts.schema import ROLLING_ROWS
 from flead.contracts.topics import Topic
 from flead.messaging.client import Properties
@@ -19,12 +19,11 @@ from flead.messaging.reading import Record, offset_ranges, read_committed
 from flead.settings import Settings
 from flead.storage import evaluations, models
 from flead.storage.connection import Cursor, connect
-from flead.storage.evaluations import EvaluationRun, RunState
+from flead.storage.evaluations import TAKEN_BACK, EvaluationRun, RunState
 from flead.storage.locks import Lock, lock_for_transaction
 
 TOPIC: Final = Topic.TELEMETRY
 CHUNK_MESSAGES: Final = 20_000
-TAKEN_BACK: Final = {ModelStatus.ROLLED_BACK, ModelStatus.REJECTED}
 
 _DECODE: Final = msgspec.json.Decoder(Telemetry).decode
 

@@ -2,18 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from flead.analysis.evaluation import Scoring, usable
 from flead.contracts.analysis import ModelEvaluation
-from flead.contracts.messages import ModelStatus
 from flead.learning.fleet import PublishedModel
 from flead.storage import evaluations, models
 from flead.storage.connection import connect
-from flead.storage.evaluations import EvaluationRun
-
-TAKEN_BACK: Final = {ModelStatus.ROLLED_BACK, ModelStatus.REJECTED}
-"""Of a version that is not scored any more."""
+from flead.storage.evaluations import TAKEN_BACK, EvaluationRun
 
 
 class NothingToScoreError(Exception):

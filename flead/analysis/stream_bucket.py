@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from zlib import crc32
 
 import msgspec
@@ -79,7 +80,7 @@ class Batch:
     configuration: StreamAnalysis
     writer: str
     scorer: Scorer
-    tails: Mapping[str, object] | None
+    tails: Mapping[str, Any] | None
 
     @property
     def tails_uri(self) -> str:

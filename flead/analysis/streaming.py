@@ -192,7 +192,7 @@ def _files(batch: Batch, written: dict[str, str]) -> dict[str, str]:
     if tails is None:
         return written
     if tails["buckets"] == buckets:
-        return dict(tails["files"]) | written  # type: ignore[call-overload, no-any-return]
+        return dict(tails["files"]) | written
     # Files of another number of buckets have devices of all buckets: each one is written anew.
     files = dict(written)
     for bucket in range(buckets):

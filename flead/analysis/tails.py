@@ -1,13 +1,13 @@
 """What the stream remembers of devices between batches: their last rows and newest times.
 
 The inputs of a row need the `ROLLING_ROWS` rows before it. A tail holds those of the devices of one
-bucket, with two columns more: `newest_time`, the largest event time of the device, and `is_known`,
-whether the row was of the feature list. Rows of other lists are kept beside them, since a model of
-another list may be promoted next.
+bucket, with one column more: `newest_time`, the largest event time of the device. Rows of other
+lists are kept beside them, since a model of another list may be promoted next.
 """
 
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -91,7 +91,7 @@ def tail_of(
 
 
 def read_tail(
-    folder: str, tails: Mapping[str, object] | None, bucket: int, buckets: int, *, may_lack: bool
+    folder: str, tails: Mapping[str, Any] | None, bucket: int, buckets: int, *, may_lack: bool
 ) -> pa.Table:
     """Read what is known of the devices of a bucket, with the columns `TAIL`.
 
@@ -112,7 +112,7 @@ def read_tail(
     """
     if tails is None:
         return TAIL.empty_table()
-    files, same = dict(tails["files"]), tails["buckets"] == buckets  # type: ignore[call-overload]
+    files, same = dict(tails["files"]), tails["buckets"] == buckets
     names = [files[str(bucket)]] if same and str(bucket) in files else []
     tables = [_read(folder, name, may_lack) for name in (names if same else files.values())]
     if not tables:
@@ -137,10 +137,10 @@ def _read(folder: str, name: str, may_lack: bool) -> pa.Table:
         ) from error
 
 
-def remove_other_tails(folder: str, tails: Mapping[str, object]) -> None:
+def remove_other_tails(folder: str, tails: Mapping[str, Any]) -> None:
     """Remove the files that are not named by `tails`."""
     filesystem, path = fs.FileSystem.from_uri(folder)
-    kept = set(dict(tails["files"]).values())  # type: ignore[call-overload]
+    kept = set(dict(tails["files"]).values())
     for each in filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True)):
         if each.base_name not in kept:
             filesystem.delete_file(each.path)

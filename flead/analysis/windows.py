@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from flead.analysis.telemetry import TIME
 from flead.features.rows import Floats, Integers
+from flead.learning.metrics import THRESHOLD
 
 WINDOWS = pa.schema(
     [
@@ -75,7 +76,7 @@ def _sums(rows: Judged, seconds: int) -> pa.Table:
     group, count = group.ravel(), groups.shape[1]
     scored = ~np.isnan(rows.probability)
     labelled = scored & ~np.isnan(rows.label)
-    correct = labelled & ((rows.probability >= 0.5) == (rows.label == 1.0))  # noqa: PLR2004
+    correct = labelled & ((rows.probability >= THRESHOLD) == (rows.label == 1.0))
 
     def how_many(mask: NDArray[np.bool_]) -> Integers:
         return np.bincount(group[mask], minlength=count)

@@ -106,9 +106,3 @@ def replace_day(
         ("analysis_date", *shared, *COLUMNS),
         ((day.isoformat(), *shared.values(), *row) for row in results),
     )
-
-
-def count_of(cursor: Cursor, day: date) -> int:
-    """Count the results of a day."""
-    cursor.execute("SELECT count(*) FROM batch_analysis_results WHERE analysis_date = %s", (day,))
-    return int(cursor.fetchall()[0][0])

@@ -8,12 +8,15 @@ from typing import Any, Final
 
 import msgspec
 
-from flead.contracts.messages import Moments
+from flead.contracts.messages import ModelStatus, Moments
 from flead.storage.connection import Cursor
 from flead.storage.copying import Jsonb, copy_rows
 
 FLEET: Final = "*"
 """Stands for all devices as `device_id`."""
+
+TAKEN_BACK: Final = frozenset({ModelStatus.ROLLED_BACK, ModelStatus.REJECTED})
+"""Of a version that is not scored any more."""
 
 
 class RunState(StrEnum):

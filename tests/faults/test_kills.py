@@ -18,7 +18,8 @@ LONGEST_WAIT_SECONDS = 60.0
 
 
 def test_each_row_is_in_one_window(aftermath: Aftermath) -> None:
-    assert len(aftermath.telemetry.rows) > 50_000
+    # A single kill, as in `make test`, has time for fewer.
+    assert len(aftermath.telemetry.rows) > (100_000 if len(aftermath.kills) > 1 else 50_000)
     assert_windows_account_for_rows(aftermath.updates, aftermath.telemetry.rows)
 
 
