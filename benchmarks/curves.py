@@ -26,7 +26,6 @@ BY_DEVICES = [
     Options(
         devices=240_700,
         rows=6_000_000,
-        warm_up_rows=4_000_000,
         memory_mb=9_216,
         checkpoint_seconds=20,
         latency_seconds=0,

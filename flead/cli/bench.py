@@ -20,7 +20,7 @@ def benchmarks() -> None:
 @bench.command()
 def training(
     rows: Annotated[int, typer.Option(min=100_000, help="Rows that are timed.")] = 2_000_000,
-    warm_up_rows: Annotated[int, typer.Option(min=0, help="Rows before those timed.")] = 2_000_000,
+    warm_up_rows: Annotated[int, typer.Option(min=0, help="Rows before those timed.")] = 4_000_000,
     devices: Annotated[int, typer.Option(min=1, help="Devices of the fleet.")] = 2_407,
     buckets: Annotated[
         int | None, typer.Option(min=1, help="Buckets of the job's state (default: the job's).")
