@@ -24,7 +24,8 @@ from typing import Any
 from airflow.sdk import Param, dag, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from flead_airflow import connections
+from flead_airflow.defaults import task_defaults
+from flead_airflow.preparing import create_topics, migrate
 from flead_airflow.streams import WaitForStreamOperator
 
 STOP_SECONDS = 300.0
@@ -61,22 +62,6 @@ PARAMS = {
         description="Take up the deployment that ran when the stack went down, as it was.",
     ),
 }
-
-
-@task
-def migrate() -> list[str]:
-    """Bring the database to the newest schema."""
-    from flead.storage.migrations import migrate as apply
-
-    return apply(connections.servers().database_url)
-
-
-@task
-def create_topics() -> list[str]:
-    """Create the topics that are missing."""
-    from flead.messaging.topics import create_topics as create
-
-    return create(connections.servers().kafka)
 
 
 @task
@@ -125,14 +110,11 @@ def submit(configuration: dict[str, Any]) -> str:
     params=PARAMS,
     tags=["flead", "analysis"],
     doc_md=__doc__,
-    default_args={
-        "owner": "flead",
-        "retries": 2,
-        "retry_delay": timedelta(seconds=5),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=1),
-        "execution_timeout": timedelta(minutes=10),
-    },
+    default_args=task_defaults(
+        retries=2,
+        retry_delay=timedelta(seconds=5),
+        execution_timeout=timedelta(minutes=10),
+    ),
 )
 def deploy_stream_analysis() -> None:
     """Prepare, configure, stop, submit, wait."""

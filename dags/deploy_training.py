@@ -42,11 +42,13 @@ from flead.contracts.deployment import MAX_PARALLELISM, TrainingDeployment
 from flead.contracts.simulation import FEATURES
 from flead.settings import Settings
 from flead_airflow import connections
+from flead_airflow.defaults import task_defaults
 from flead_airflow.flink.operators import (
     FAILURE_KEY,
     FlinkStopWithSavepointOperator,
     FlinkSubmitPythonJobOperator,
 )
+from flead_airflow.preparing import create_topics, migrate
 
 SETTINGS = Settings.from_environment()
 DEFAULT = TrainingDeployment(features=list(FEATURES), bootstrap_servers="")
@@ -130,22 +132,6 @@ PARAMS = {
 
 
 @task
-def migrate() -> list[str]:
-    """Bring the database to the newest schema."""
-    from flead.storage.migrations import migrate as apply
-
-    return apply(connections.servers().database_url)
-
-
-@task
-def create_topics() -> list[str]:
-    """Create the topics that are missing."""
-    from flead.messaging.topics import create_topics as create
-
-    return create(connections.servers().kafka)
-
-
-@task
 def find_running_job(params: dict[str, Any]) -> str:
     """Find the job to replace, "" when there is none; a resumed deployment replaces none."""
     from flead_airflow.deployments import find_running_job as find
@@ -219,14 +205,11 @@ def record_failure(ti: RuntimeTaskInstanceProtocol) -> None:
     params=PARAMS,
     tags=["flead", "training"],
     doc_md=__doc__,
-    default_args={
-        "owner": "flead",
-        "retries": 2,
-        "retry_delay": timedelta(seconds=5),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=1),
-        "execution_timeout": timedelta(minutes=10),
-    },
+    default_args=task_defaults(
+        retries=2,
+        retry_delay=timedelta(seconds=5),
+        execution_timeout=timedelta(minutes=10),
+    ),
 )
 def deploy_training() -> None:
     """Prepare, stop, open, send, submit, record."""

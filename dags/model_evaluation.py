@@ -29,6 +29,7 @@ from airflow.sdk.types import OutletEventAccessorsProtocol
 from flead.settings import Settings
 from flead_airflow import connections
 from flead_airflow.assets import EVALUATION, GLOBAL_MODEL
+from flead_airflow.defaults import task_defaults
 from flead_airflow.spark import SparkJobOperator
 
 SETTINGS = Settings.from_environment()
@@ -90,14 +91,11 @@ def announce(
     dagrun_timeout=timedelta(hours=1),
     tags=["flead", "analysis"],
     doc_md=__doc__,
-    default_args={
-        "owner": "flead",
-        "retries": 1,
-        "retry_delay": timedelta(seconds=10),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=1),
-        "execution_timeout": timedelta(minutes=30),
-    },
+    default_args=task_defaults(
+        retries=1,
+        retry_delay=timedelta(seconds=10),
+        execution_timeout=timedelta(minutes=30),
+    ),
 )
 def model_evaluation() -> None:
     """Plan, evaluate, announce."""
