@@ -1,9 +1,14 @@
 """Analyse a UTC day of rows: each device's statistics, anomalies and drift.
 
-Runs at 01:00 UTC for the day before; Airflow's backfill runs it for a range of days, and the Param
-`date` for any one. Rows come from the archive that the stream analysis writes, or from Kafka for a
-day without one. A run replaces what `batch_analysis_results` has of the day, in one transaction; an
-empty day is cleared.
+Runs at 01:00 UTC for the day before; the Param `date` (`bin/flead batch --date D`) runs it for any
+day, and Airflow's backfill for a range of days. Rows come from the archive that the stream analysis
+writes, or from Kafka for a day without one. A run replaces what `batch_analysis_results` has of the
+day, in one transaction; an empty day is cleared.
+
+A backfill takes the days from `--from-date` up to, and without, `--to-date`, for a run belongs to
+01:00 of its day: the three days from the 2nd on are `--from-date 2026-03-02 --to-date 2026-03-05`.
+Days are analysed one after the other, the oldest first, since a day's drift is measured against
+those before it that were analysed.
 
 ## Triage
 * **`plan` failed: "has not begun".** The day lies in the future: choose another `date`.
@@ -24,6 +29,7 @@ from airflow.sdk.types import DagRunProtocol
 
 from flead.settings import Settings
 from flead_airflow import connections
+from flead_airflow.defaults import task_defaults
 from flead_airflow.spark import SparkJobOperator
 
 SETTINGS = Settings.from_environment()
@@ -85,14 +91,13 @@ def report(analysis: dict[str, Any]) -> dict[str, Any]:
     },
     tags=["flead", "analysis"],
     doc_md=__doc__,
-    default_args={
-        "owner": "flead",
-        "retries": 1,
-        "retry_delay": timedelta(seconds=10),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=1),
-        "execution_timeout": timedelta(hours=3),
-    },
+    default_args=task_defaults(
+        retries=1,
+        retry_delay=timedelta(seconds=10),
+        execution_timeout=timedelta(hours=3),
+    )
+    # A backfill begins many runs at once, whatever `max_active_runs` is.
+    | {"max_active_tis_per_dag": 1},
 )
 def daily_batch_analysis() -> None:
     """Plan, analyse, report."""

@@ -112,13 +112,11 @@ def known_before(
     """Return what is known before the day of the devices that have rows on it, as `KNOWN`."""
     columns = ("device_id", "kafka_partition", "first_offset")
     first = list(zip(*(found[name].to_pylist() for name in columns), strict=True))
-    schemas = {
-        model.published.feature_schema
-        for model in (analysis.model, analysis.reference)
-        if model is not None
-    }
+    models_of_day = [each.published for each in (analysis.model, analysis.reference) if each]
+    newest = max((each.version for each in models_of_day), default=0)
     moments = {
-        schema: batch_results.moments_before(cursor, schema, first) for schema in sorted(schemas)
+        schema: batch_results.moments_before(cursor, schema, first, newest)
+        for schema in sorted({each.feature_schema for each in models_of_day})
     }
     statistics = batch_results.statistics_before(
         cursor, config.analysis_date, config.reference_days

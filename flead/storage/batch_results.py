@@ -31,10 +31,23 @@ def version_promoted_at(cursor: Cursor, instant: datetime) -> int | None:
     return None if version is None else int(version)
 
 
+def count(cursor: Cursor, day: date) -> int:
+    """Return how many results a day has: one a device."""
+    cursor.execute("SELECT count(*) FROM batch_analysis_results WHERE analysis_date = %s", (day,))
+    [(results,)] = cursor.fetchall()
+    return int(results)
+
+
 def moments_before(
-    cursor: Cursor, feature_schema: str, first_offsets: Iterable[tuple[str, int, int]]
+    cursor: Cursor,
+    feature_schema: str,
+    first_offsets: Iterable[tuple[str, int, int]],
+    version: int,
 ) -> dict[str, str]:
     """Return the moments, as JSON, of each device's newest update before a position of its input.
+
+    Of the accepted ones in rounds up to the one that made `version` only: whenever it is asked, and
+    whatever rounds have read since, the answer is the same.
 
     Parameters
     ----------
@@ -55,11 +68,16 @@ def moments_before(
                 AND stored.input_partition = wanted.input_partition
                 AND stored.last_offset < wanted.first_offset
                 AND stored.feature_schema = %s
+                AND stored.status = 'accepted'
+                AND stored.aggregation_round <= (
+                    SELECT max(made.aggregation_round) FROM federated_models AS made
+                    WHERE made.version <= %s
+                )
             ORDER BY stored.last_offset DESC LIMIT 1
         ) AS newest
         ORDER BY wanted.input_partition
         """,
-        (feature_schema,),
+        (feature_schema, version),
     )
     found = dict(cursor.fetchall())
     cursor.execute("DROP TABLE wanted")

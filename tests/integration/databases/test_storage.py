@@ -17,7 +17,7 @@ from flead.contracts.messages import (
     Moments,
     TrainingControl,
 )
-from flead.storage import control, models, offsets, outbox, rounds, updates
+from flead.storage import batch_results, control, models, offsets, outbox, rounds, updates
 from flead.storage.connection import connect
 from flead.storage.copying import Jsonb, copy_rows
 from flead.storage.models import HeadMovedError, StoredModel
@@ -53,6 +53,19 @@ def open_round(cursor, number=1, **changes):
         "now": NOW,
     }
     return rounds.open_round(cursor, number, **arguments | changes)
+
+
+def judge(cursor, number, judged):
+    """Store updates of a round, given as (update, what it is judged as)."""
+    updates.insert_updates(cursor, number, [read for read, _ in judged])
+    updates.record_judgements(
+        cursor,
+        number,
+        [
+            Judgement(read, status, reason="norm" if status is JudgedAs.REJECTED else None)
+            for read, status in judged
+        ],
+    )
 
 
 def stored_model(version, parent, **changes):
@@ -243,15 +256,7 @@ class TestUpdates:
 
     def test_the_newest_moments_of_each_device_are_those_of_its_last_accepted_update(self, cursor):
         def judged(number, updates_of_number):
-            updates.insert_updates(cursor, number, [read for read, _ in updates_of_number])
-            updates.record_judgements(
-                cursor,
-                number,
-                [
-                    Judgement(read, status, reason="norm" if status is JudgedAs.REJECTED else None)
-                    for read, status in updates_of_number
-                ],
-            )
+            judge(cursor, number, updates_of_number)
             updates.record_newest_moments(cursor, number)
 
         def read(partition, offset, device, count):
@@ -284,6 +289,47 @@ class TestUpdates:
             return [m.count for m in updates.newest_moments_as_of(cursor, "schema", number)]
 
         assert (as_of(1), as_of(2)) == ([[4.0], [2.0]], [[6.0], [2.0]])
+
+
+class TestDailyResults:
+    def test_moments_before_a_day_are_the_same_whatever_rounds_have_read_since(self, cursor):
+        def read(offset, last_offset, count, device="a"):
+            moments = Moments([count], [0.5], [0.25])
+            return read_update(
+                0, offset, device_id=device, input_partition=2, first_offset=last_offset - 5,
+                last_offset=last_offset, moments=moments, feature_schema="schema",
+            )  # fmt: skip
+
+        def before_the_day():
+            first = [("a", 2, 100), ("b", 2, 100)]
+            found = batch_results.moments_before(cursor, "schema", first, version=1)
+            return {device: json.loads(text)["count"] for device, text in found.items()}
+
+        open_round(cursor)
+        judge(
+            cursor,
+            1,
+            [
+                (read(1, 40, 1.0), JudgedAs.ACCEPTED),
+                (read(2, 60, 2.0), JudgedAs.ACCEPTED),
+                (read(3, 80, 3.0), JudgedAs.REJECTED),
+                (read(4, 100, 4.0), JudgedAs.ACCEPTED),
+            ],
+        )
+        models.insert_model(cursor, stored_model(1, 0, aggregation_round=1))
+        rounds.complete(cursor, 1, accepted=3, rejected={"norm": 1}, version=1, now=NOW)
+        assert before_the_day() == {"a": [2.0]}
+
+        open_round(cursor, 2)
+        judge(
+            cursor,
+            2,
+            [
+                (read(5, 90, 5.0), JudgedAs.ACCEPTED),
+                (read(6, 50, 6.0, device="b"), JudgedAs.ACCEPTED),
+            ],
+        )
+        assert before_the_day() == {"a": [2.0]}
 
 
 class TestRounds:
