@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
@@ -12,6 +13,11 @@ from flead.stack.lifecycle import Progress, Report
 
 MARKS = {"ready": "[green]✓[/green]", "failed": "[red]✗[/red]", "stopped": "[dim]■[/dim]"}
 BEGINNINGS = frozenset({"starting", "stopping"})
+
+
+def say(line: str) -> None:
+    """Show that something has happened."""
+    typer.echo(f"· {line}", err=True)
 
 
 @contextmanager

@@ -54,6 +54,7 @@ def replay(
     import msgspec
     import numpy as np
 
+    from flead.cli.progress import say
     from flead.contracts.dataspec import load_data_spec
     from flead.datasets.reading import read_dataset
     from flead.fleet.replay import due_seconds, replayed
@@ -62,9 +63,6 @@ def replay(
     from flead.stack.demonstration import only_stream
     from flead.stack.home import Home
     from flead.stack.training import train_on
-
-    def say(line: str) -> None:
-        typer.echo(f"· {line}", err=True)
 
     dataset = read_dataset(data, load_data_spec(spec))
     for line in dataset.unreadable.lines():

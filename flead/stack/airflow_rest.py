@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 import tenacity
 
+from flead.stack.addresses import Addresses
 from flead.stack.service import StackError
 
 FINISHED = frozenset({"success", "failed"})
@@ -49,8 +51,14 @@ class AirflowClient:
 
     def __init__(self, url: str, username: str, password: str) -> None:
         self._account = {"username": username, "password": password}
+        self._url = url
         # A proxy of the environment has no business between two processes of one machine.
         self._http = httpx.Client(base_url=url, timeout=30, trust_env=False)
+
+    @classmethod
+    def of(cls, addresses: Addresses) -> Self:
+        """Return a session with the API server of an embedded stack."""
+        return cls(addresses.airflow_url, addresses.airflow_user, addresses.airflow_password)
 
     def __enter__(self) -> Self:
         return self
@@ -76,8 +84,8 @@ class AirflowClient:
         response.raise_for_status()
         return response.json()
 
-    def wait_for_dag(self, dag_id: str, timeout_seconds: float = 120) -> None:
-        """Wait until Airflow has parsed a DAG.
+    def wait_for_dag(self, dag_id: str, timeout_seconds: float = 120) -> dict[str, Any]:
+        """Wait until Airflow has parsed a DAG; return what it says of it.
 
         Raises
         ------
@@ -87,21 +95,30 @@ class AirflowClient:
         deadline = time.monotonic() + timeout_seconds
         while True:
             try:
-                self._request("GET", f"/api/v2/dags/{dag_id}")
+                return dict(self._request("GET", f"/api/v2/dags/{dag_id}"))
             except AirflowError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
-            else:
-                return
 
     def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
-        """Start a run with Params and return its id."""
-        self.wait_for_dag(dag_id)
+        """Start a run with Params and return its id.
+
+        Raises
+        ------
+        AirflowError
+            When the DAG is paused: its run would wait for ever.
+        """
+        if self.wait_for_dag(dag_id)["is_paused"]:
+            raise AirflowError(f"{dag_id} is paused: let it run again on {self._url}/dags/{dag_id}")
         run = self._request(
             "POST", f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf}
         )
         return str(run["dag_run_id"])
+
+    def page(self, dag_id: str, run_id: str) -> str:
+        """Return the address of the page about a run."""
+        return f"{self._url}/dags/{dag_id}/runs/{quote(run_id, safe='')}"
 
     def has_ended(self, dag_id: str, run_id: str) -> bool:
         """Tell whether a run has succeeded or failed."""
@@ -115,12 +132,13 @@ class AirflowClient:
         timeout_seconds: float,
         on_progress: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Wait until a run has succeeded; `on_progress` hears of each task that starts.
+        """Wait until a run has succeeded; `on_progress` hears of each task that starts, by name.
 
         Raises
         ------
         AirflowError
-            When the run failed, with the end of the failed task's log, or did not end in time.
+            When the run failed, with the end of the failed task's log, or did not end in time; it
+            names the page about the run.
         """
         deadline = time.monotonic() + timeout_seconds
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
@@ -130,14 +148,16 @@ class AirflowClient:
             for task in self._request("GET", f"{path}/taskInstances")["task_instances"]:
                 if task["state"] in STARTED and task["task_id"] not in seen:
                     seen.add(task["task_id"])
-                    on_progress(task["task_id"])
+                    on_progress(f"{dag_id}: {task['task_id']}")
             if state in FINISHED:
                 break
             if time.monotonic() > deadline:
-                raise AirflowError(f"{dag_id} run {run_id} is {state} after {timeout_seconds:g} s")
+                late = f"{dag_id} run {run_id} is {state} after {timeout_seconds:g} s"
+                raise AirflowError(f"{late}; see {self.page(dag_id, run_id)}")
             time.sleep(0.5)
         if state != "success":
-            raise AirflowError(f"{dag_id} run {run_id} {state}{self._failures(path)}")
+            failed = f"{dag_id} run {run_id} {state}; see {self.page(dag_id, run_id)}"
+            raise AirflowError(f"{failed}{self._failures(path)}")
 
     def _failures(self, path: str) -> str:
         tasks = self._request("GET", f"{path}/taskInstances")["task_instances"]

@@ -5,10 +5,9 @@ from datetime import UTC, datetime
 from flead.stack import streams
 from flead.stack.addresses import Addresses
 from flead.stack.airflow_rest import AirflowClient
+from flead.stack.batch import BATCH_DAG, BATCH_SECONDS
 from flead.stack.training import Say
 
-BATCH_DAG = "daily_batch_analysis"
-BATCH_SECONDS = 600.0
 TRIGGER_SECONDS = 10
 """Between two batches of the stream: somebody watches."""
 
@@ -50,12 +49,7 @@ class Analysis:
         """
         if self._is_over or not stream_windows:
             return
-        airflow = AirflowClient(
-            self._addresses.airflow_url,
-            self._addresses.airflow_user,
-            self._addresses.airflow_password,
-        )
-        with airflow:
+        with AirflowClient.of(self._addresses) as airflow:
             if self._batch_run is None:
                 today = datetime.now(UTC).date().isoformat()
                 self._say(f"{BATCH_DAG}: {today}, so far")

@@ -34,14 +34,6 @@ def deploy(addresses: Addresses, params: dict[str, object], say: Say) -> None:
     AirflowError
         When the run failed.
     """
-    airflow = AirflowClient(
-        addresses.airflow_url, addresses.airflow_user, addresses.airflow_password
-    )
-    with airflow:
+    with AirflowClient.of(addresses) as airflow:
         run_id = airflow.trigger(DEPLOY_DAG, params)
-        airflow.wait(
-            DEPLOY_DAG,
-            run_id,
-            DEPLOY_SECONDS,
-            on_progress=lambda task: say(f"{DEPLOY_DAG}: {task}"),
-        )
+        airflow.wait(DEPLOY_DAG, run_id, DEPLOY_SECONDS, on_progress=say)

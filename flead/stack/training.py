@@ -161,7 +161,7 @@ def _await_reader(addresses: Addresses) -> int:
 
 def start_deployment(addresses: Addresses, params: dict[str, object]) -> str:
     """Start a run of `deploy_training` with Params; its id is that of a new deployment."""
-    with _airflow(addresses) as airflow:
+    with AirflowClient.of(addresses) as airflow:
         return airflow.trigger(DEPLOY_DAG, params)
 
 
@@ -175,13 +175,8 @@ def finish_deployment(addresses: Addresses, run_id: str, say: Say) -> Attempt:
     StackError
         When no job is active after it.
     """
-    with _airflow(addresses) as airflow:
-        airflow.wait(
-            DEPLOY_DAG,
-            run_id,
-            DEPLOY_SECONDS,
-            on_progress=lambda task: say(f"{DEPLOY_DAG}: {task}"),
-        )
+    with AirflowClient.of(addresses) as airflow:
+        airflow.wait(DEPLOY_DAG, run_id, DEPLOY_SECONDS, on_progress=say)
     with connect(addresses.database_url) as connection, connection.cursor() as cursor:
         attempt = deployments.active(cursor)
     if attempt is None:
@@ -199,12 +194,8 @@ def settle_deployment(addresses: Addresses, run_id: str, say: Say) -> None:
     httpx.HTTPError
         When Airflow does not answer.
     """
-    with _airflow(addresses) as airflow:
+    with AirflowClient.of(addresses) as airflow:
         if airflow.has_ended(DEPLOY_DAG, run_id):
             return
         say(f"waiting for the end of {DEPLOY_DAG}, to stop its job")
         airflow.wait(DEPLOY_DAG, run_id, DEPLOY_SECONDS)
-
-
-def _airflow(addresses: Addresses) -> AirflowClient:
-    return AirflowClient(addresses.airflow_url, addresses.airflow_user, addresses.airflow_password)

@@ -28,7 +28,8 @@ class Source(StrEnum):
 class AnalysedDay:
     """A day; the counts and `read_from` are None until its first analysis has ended.
 
-    `late_rows` were archived after the last analysis had begun, though the day was closed.
+    `late_rows` were archived after the last analysis had begun, though the day was closed; because
+    of them it `needs_rerun`.
     """
 
     analysis_date: date
@@ -39,6 +40,7 @@ class AnalysedDay:
     rows: int | None
     devices: int | None
     late_rows: int
+    needs_rerun: bool
     closed: bool
     first_run_at: datetime
     analysed_at: datetime | None
@@ -53,6 +55,7 @@ _COLUMNS: Final = (
     "rows",
     "devices",
     "late_rows",
+    "needs_rerun",
     "closed",
     "first_run_at",
     "analysed_at",

@@ -1,4 +1,4 @@
-"""The clients of servers on loopback go there directly, whatever proxy the environment names."""
+"""The clients of servers on loopback go there directly, and say what they are told."""
 
 import http.server
 import json
@@ -6,17 +6,22 @@ import threading
 
 import pytest
 
-from flead.stack.airflow_rest import AirflowClient
+from flead.stack.airflow_rest import AirflowClient, AirflowError
 from flead.stack.flink_rest import FlinkClient
 
 
 class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        body = json.dumps({"status": "RUNNING", "path": self.path}).encode()
+        body = json.dumps(self.answer()).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def answer(self):
+        if self.path.endswith("/taskInstances"):
+            return {"task_instances": []}
+        return {"status": "RUNNING", "path": self.path, "state": "failed", "is_paused": True}
 
     def log_message(self, *_):
         """Say nothing on standard error."""
@@ -42,3 +47,21 @@ def test_flink_is_asked_without_a_proxy(url):
 def test_airflow_is_asked_without_a_proxy(url):
     with AirflowClient(url, "admin", "password") as airflow:
         airflow.wait_for_dag("deploy_training", timeout_seconds=0)
+
+
+def test_a_run_that_failed_is_named_with_its_page(url):
+    with AirflowClient(url, "admin", "password") as airflow, pytest.raises(AirflowError) as failure:
+        airflow.wait("daily_batch_analysis", "manual__2026-03-02T01:00:00+00:00", 10)
+
+    assert str(failure.value) == (
+        "daily_batch_analysis run manual__2026-03-02T01:00:00+00:00 failed; see "
+        f"{url}/dags/daily_batch_analysis/runs/manual__2026-03-02T01%3A00%3A00%2B00%3A00"
+    )
+
+
+def test_a_dag_that_is_paused_is_not_triggered(url):
+    with (
+        AirflowClient(url, "admin", "password") as airflow,
+        pytest.raises(AirflowError, match="daily_batch_analysis is paused: let it run again on "),
+    ):
+        airflow.trigger("daily_batch_analysis", {})
