@@ -79,7 +79,7 @@ def demo(
                 up(home, [], report, resume=False)
             if not json:
                 show_addresses(home)
-            last = follow(demonstration, as_json=json)
+            last = follow(demonstration, as_json=json, with_analysis=with_analysis)
         except KeyboardInterrupt:
             sys.stderr.write("stopping\n")
         finally:
@@ -105,7 +105,7 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def follow(demonstration: "Demonstration", *, as_json: bool) -> "Progress":
+def follow(demonstration: "Demonstration", *, as_json: bool, with_analysis: bool) -> "Progress":
     """Show the progress of a demonstration and return the last that there was."""
     from rich.console import Console
     from rich.live import Live
@@ -116,26 +116,35 @@ def follow(demonstration: "Demonstration", *, as_json: bool) -> "Progress":
     with closing(run), Live(console=console, auto_refresh=False) as live:
         for progress in run:
             if console.is_terminal and not as_json:
-                live.update(render(progress, before), refresh=True)
+                live.update(render(progress, before, with_analysis=with_analysis), refresh=True)
             elif before is None or len(progress.versions) > len(before.versions):
-                console.print(summary(progress))
+                console.print(summary(progress, with_analysis=with_analysis))
             before = progress
     if before is None:
         raise RuntimeError("a demonstration reports at least once")
     return before
 
 
-def summary(progress: "Progress") -> str:
+def summary(progress: "Progress", *, with_analysis: bool) -> str:
     """Return one line for a log."""
     newest = progress.versions[-1].version if progress.versions else "none yet"
+    analysed = f", {', '.join(analysis_lines(progress))}" if with_analysis else ""
     return (
         f"· {progress.seconds:.0f} s: {progress.rows:,} rows, {progress.local_updates:,} updates, "
         f"version {newest}, lag {progress.consumer_lag_rows_end:,} rows, "
-        f"{progress.peak_memory_mb:,.0f} MB"
+        f"{progress.peak_memory_mb:,.0f} MB{analysed}"
     )
 
 
-def render(progress: "Progress", before: "Progress | None") -> "Group":
+def analysis_lines(progress: "Progress") -> tuple[str, str]:
+    """Say what the analysis has written: of rows, and of models."""
+    return (
+        f"{progress.stream_windows:,} windows, {progress.batch_rows:,} results of the day",
+        f"{progress.evaluations:,} versions evaluated, {progress.feedback_rows:,} predictions kept",
+    )
+
+
+def render(progress: "Progress", before: "Progress | None", *, with_analysis: bool) -> "Group":
     """Draw the live table: what flows, and the newest versions with their measured figures."""
     from rich import box
     from rich.console import Group
@@ -151,6 +160,8 @@ def render(progress: "Progress", before: "Progress | None") -> "Group":
         f"         {progress.local_updates:,} updates of {progress.devices:,} devices, "
         f"{progress.checkpoints_completed} checkpoints, {progress.peak_memory_mb:,.0f} MB"
     )
+    if with_analysis:
+        flow.append("".join(f"\n         {line}" for line in analysis_lines(progress)))
     table = Table(
         "version", "updates", "devices", "accuracy", "log loss", "scored on", box=box.SIMPLE_HEAD
     )
