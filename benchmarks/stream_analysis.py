@@ -4,36 +4,24 @@ The baseline is the same messages through the same decoder in the same kind of S
 counts them: what is left is the price of the archive, the scores, the windows, and exactly-once.
 """
 
-import contextlib
-import os
 import re
-import subprocess
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
 
-from benchmarks.training import BenchmarkError, _flead
+from benchmarks.programs import run_job
+from benchmarks.servers import BenchmarkError, Say, flead, own_home, running
+from benchmarks.versions import promote
 from flead.contracts.analysis import StreamAnalysis
-from flead.contracts.messages import GlobalModel, ModelStatus, Moments
-from flead.contracts.schema import feature_schema, input_names
-from flead.contracts.simulation import FEATURES
 from flead.messaging.topics import create_topics
-from flead.settings import STREAM_SCRIPT
+from flead.settings import SPARK_SCRIPTS
 from flead.stack.addresses import Addresses
 from flead.stack.home import CHECKOUT, Home
-from flead.stack.spark import prepare_spark, spark_environment, submission
-from flead.storage import models, rounds
 from flead.storage.connection import connect
 from flead.storage.migrations import migrate
-from flead.storage.models import StoredModel
 
 FLEET_ROWS_PER_SECOND = 31_000 / 60
 BASELINE_SCRIPT = CHECKOUT / "benchmarks" / "decoding_job.py"
 DECODED = re.compile(r"decoded (\d+) rows in ([0-9.]+) s")
-
-Say = Callable[[str], None]
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -69,14 +57,15 @@ def run(options: Options, say: Say) -> StreamResult:
     BenchmarkError
         When a server does not start, or a job fails or loses a row.
     """
-    shared = Home.from_environment()
-    home = Home(root=shared.root / "bench", envs=shared.envs, jars=shared.jars)
-    with _servers(home, say) as addresses:
+    home = own_home()
+    say("starting a broker and a database")
+    with running(home, "kafka", "postgres") as addresses:
         create_topics({"bootstrap.servers": addresses.kafka_bootstrap})
         migrate(addresses.database_url)
-        _promote_a_model(addresses)
+        # Every row is to be scored.
+        promote(addresses.database_url, range(1, 2), {})
         say(f"sending {options.rows:,} rows of {options.devices:,} devices")
-        _flead(
+        flead(
             home, "simulate", "--devices", str(options.devices), "--speed", "max", "--rate",
             f"{13 * options.devices}/min", "--rows", str(options.rows), "--seed", "1",
         )  # fmt: skip
@@ -86,49 +75,9 @@ def run(options: Options, say: Say) -> StreamResult:
         return _measure(home, addresses, options, decoding)
 
 
-@contextlib.contextmanager
-def _servers(home: Home, say: Say) -> Iterator[Addresses]:
-    say("starting a broker and a database")
-    try:
-        _flead(home, "up", "kafka", "postgres")
-        yield Addresses.of(home, environ={})
-    finally:
-        _flead(home, "down", "--wipe")
-
-
-def _promote_a_model(addresses: Addresses) -> None:
-    """Make a model the head, so that every row is scored; its figures do not matter."""
-    inputs = len(input_names(FEATURES))
-    model = GlobalModel(
-        version=1,
-        parent_version=0,
-        restored_version=None,
-        status=ModelStatus.PROMOTED,
-        aggregation_round=1,
-        feature_schema=feature_schema(FEATURES),
-        feature_names=list(FEATURES),
-        weights=[0.1] * inputs,
-        intercept=-1.0,
-        standardizer=Moments([1000.0] * inputs, [0.0] * inputs, [1000.0] * inputs),
-        strategy="fedavg",
-        num_devices=1,
-        num_updates=1,
-        total_samples=1,
-        global_accuracy=None,
-        global_loss=None,
-        timestamp=0,
-    )
-    with connect(addresses.database_url) as connection, connection.cursor() as cursor:
-        rounds.open_round(
-            cursor, 1, start_offsets={}, end_offsets={}, updates=0, dead_letters=0,
-            dag_run_id="bench", now=datetime.now(UTC),
-        )  # fmt: skip
-        models.insert_model(cursor, StoredModel(model, {}, {}, 0, "", "0" * 64))
-        models.advance_head(cursor, model.feature_schema, None, model.version)
-
-
 def _decoding(home: Home, addresses: Addresses) -> float:
-    said = _submit(home, BASELINE_SCRIPT, [addresses.kafka_bootstrap], addresses)
+    arguments = [addresses.kafka_bootstrap]
+    said = run_job(home, BASELINE_SCRIPT, arguments, addresses.database_url).output
     if not (found := DECODED.search(said)):
         raise BenchmarkError(f"the baseline said nothing: {said[-2000:]}")
     return int(found[1]) / float(found[2])
@@ -145,9 +94,8 @@ def _measure(home: Home, addresses: Addresses, options: Options, decoding: float
         max_rows=options.max_rows,
         until_end=True,
     )
-    _submit(
-        home, STREAM_SCRIPT, ["--config", msgspec.json.encode(configuration).decode()], addresses
-    )
+    arguments = ["--config", msgspec.json.encode(configuration).decode()]
+    run_job(home, SPARK_SCRIPTS / "stream_analysis.py", arguments, addresses.database_url)
     with connect(addresses.database_url) as connection, connection.cursor() as cursor:
         cursor.execute(
             "SELECT rows, extract(epoch FROM opened_at)::float8,"
@@ -181,16 +129,3 @@ def _measure(home: Home, addresses: Addresses, options: Options, decoding: float
         anomalies=anomalies,
         batches=len(batches),
     )
-
-
-def _submit(home: Home, script: Path, arguments: list[str], addresses: Addresses) -> str:
-    prepare_spark(home)
-    environment = os.environ | spark_environment(home)
-    ran = subprocess.run(
-        submission(home, script, arguments),
-        env=environment | {"FLEAD_DATABASE_URL": addresses.database_url},
-        cwd=CHECKOUT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if ran.returncode:
-        raise BenchmarkError(f"{script.name} failed: {(ran.stdout + ran.stderr)[-3000:]}")
-    return ran.stdout

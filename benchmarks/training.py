@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -19,6 +18,7 @@ import numpy as np
 from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks.latency import Percentiles, measure
+from benchmarks.servers import BenchmarkError, Say, flead, own_home, running
 from benchmarks.usage import Usage
 from flead.contracts.deployment import TrainingDeployment
 from flead.contracts.simulation import FEATURES
@@ -35,12 +35,6 @@ SERVICES = ("flink-jobmanager", "flink-taskmanager")
 GROUP = "bench"
 MALFORMED_RATE = 0.002
 READ_TIMEOUT_SECONDS = 120.0
-
-Say = Callable[[str], None]
-
-
-class BenchmarkError(Exception):
-    """A benchmark could not be carried out."""
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -92,14 +86,15 @@ def run(options: Options, say: Say) -> TrainingResult:
     BenchmarkError
         When a server does not start, or the job restarts or loses a row.
     """
-    shared = Home.from_environment()
-    home = Home(root=shared.root / "bench", envs=shared.envs, jars=shared.jars)
-    with _servers(home, options.memory_mb, say) as addresses:
+    home = own_home()
+    say("starting a broker and a Flink cluster")
+    memory = {"FLEAD_TASKMANAGER_MEMORY_MB": str(options.memory_mb)}
+    with running(home, "kafka", "flink", **memory) as addresses:
         servers = {"bootstrap.servers": addresses.kafka_bootstrap}
         create_topics(servers)
         total = options.warm_up_rows + options.rows
         say(f"sending {total:,} rows of {options.devices:,} devices")
-        _flead(
+        flead(
             home, "simulate", "--devices", str(options.devices), "--speed", "max", "--rate",
             f"{13 * options.devices}/min", "--rows", str(total), "--seed", "1",
             "--malformed-rate", str(MALFORMED_RATE),
@@ -148,28 +143,6 @@ def run(options: Options, say: Say) -> TrainingResult:
         anomalies=outputs.anomalies,
         restarts=restarts,
     )
-
-
-@contextlib.contextmanager
-def _servers(home: Home, memory_mb: int, say: Say) -> Iterator[Addresses]:
-    say("starting a broker and a Flink cluster")
-    try:
-        _flead(home, "up", "kafka", "flink", FLEAD_TASKMANAGER_MEMORY_MB=str(memory_mb))
-        yield Addresses.of(home, environ={})
-    finally:
-        _flead(home, "down", "--wipe")
-
-
-def _flead(home: Home, *arguments: str, **environment: str) -> None:
-    ran = subprocess.run(
-        [home.python("tools"), "-m", "flead.cli", *arguments],
-        env=os.environ | home.variables | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if ran.returncode:
-        raise BenchmarkError(f"flead {' '.join(arguments)} failed: {ran.stderr[-2000:]}")
 
 
 def _latency(

@@ -20,10 +20,15 @@ class Usage:
     ----------
     belonging
         Returns the processes to sample now; children that ended in between are missed.
+    memory_seconds
+        Between two looks at their memory, and at which they are.
     """
 
-    def __init__(self, belonging: Callable[[], list[psutil.Process]]) -> None:
+    def __init__(
+        self, belonging: Callable[[], list[psutil.Process]], memory_seconds: float = MEMORY_SECONDS
+    ) -> None:
         self._belonging = belonging
+        self._memory_seconds = memory_seconds
         self._times: list[float] = []
         self._cpu: list[float] = []
         self._by_process: dict[int, float] = {}
@@ -49,7 +54,7 @@ class Usage:
         found: list[psutil.Process] = []
         while not self._stop.wait(SAMPLE_SECONDS):
             now = time.monotonic()
-            if now - found_at >= MEMORY_SECONDS:
+            if now - found_at >= self._memory_seconds:
                 found_at, found = now, self._belonging()
             for process in found:
                 try:
@@ -59,6 +64,6 @@ class Usage:
                 self._by_process[process.pid] = used.user + used.system
             self._times.append(time.time())
             self._cpu.append(sum(self._by_process.values()))
-            if now - memory_at >= MEMORY_SECONDS:
+            if now - memory_at >= self._memory_seconds:
                 memory_at = now
                 self.peak_memory_mb = max(self.peak_memory_mb, processes.memory_bytes(found) / 1e6)

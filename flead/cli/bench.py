@@ -43,8 +43,6 @@ def training(
     The plain consumer runs the same learning on the same rows in one process, without state,
     checkpoints or transactions: the ratio, by CPU second, is what exactly-once on Flink costs.
     """
-    import msgspec
-
     from benchmarks.training import Options, run
 
     result = run(
@@ -61,11 +59,7 @@ def training(
         ),
         lambda line: typer.echo(line, err=True),
     )
-    if json:
-        sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
-        return
-    for name, value in msgspec.to_builtins(result).items():
-        sys.stdout.write(f"{name:<28} {value}\n")
+    _show(result, json)
 
 
 @bench.command("stream-analysis")
@@ -76,15 +70,55 @@ def stream_analysis(
     json: Json = False,
 ) -> None:
     """Throughput of the stream analysis over a full topic, against decoding only."""
-    import msgspec
-
     from benchmarks.stream_analysis import Options, run
 
     result = run(
         Options(rows=rows, devices=devices, max_rows=max_rows),
         lambda line: typer.echo(line, err=True),
     )
-    if json:
+    _show(result, json)
+
+
+@bench.command()
+def batch(
+    rows: Annotated[int, typer.Option(min=1_000, help="Rows of the day.")] = 5_000_000,
+    devices: Annotated[int, typer.Option(min=1, help="Devices of the fleet.")] = 2_407,
+    seed: Annotated[int, typer.Option(help="Of the rows.")] = 1,
+    json: Json = False,
+) -> None:
+    """Throughput and memory of the daily analysis on Spark, against Polars on the same files.
+
+    Fails when the two do not agree.
+    """
+    from benchmarks.batch_analysis import Options, run
+
+    result = run(
+        Options(rows=rows, devices=devices, seed=seed), lambda line: typer.echo(line, err=True)
+    )
+    _show(result, json)
+
+
+@bench.command()
+def evaluation(
+    rows: Annotated[int, typer.Option(min=10_000, help="Rows that are scored.")] = 1_000_000,
+    devices: Annotated[int, typer.Option(min=1, help="Devices of the fleet.")] = 2_407,
+    versions: Annotated[int, typer.Option(min=1, help="Due versions of the larger one.")] = 10,
+    json: Json = False,
+) -> None:
+    """Time of an evaluation of many versions and their parents, against that of one version."""
+    from benchmarks.model_evaluation import Options, run
+
+    result = run(
+        Options(rows=rows, devices=devices, versions=versions),
+        lambda line: typer.echo(line, err=True),
+    )
+    _show(result, json)
+
+
+def _show(result: object, as_json: bool) -> None:
+    import msgspec
+
+    if as_json:
         sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
         return
     for name, value in msgspec.to_builtins(result).items():

@@ -18,6 +18,7 @@ def _server(error: Any) -> str:
 # By module and class: only a module that is loaded can have raised, so none is imported for this.
 EXPLANATIONS: dict[tuple[str, str], Callable[[Any], str]] = {
     ("flead.stack.service", "StackError"): str,
+    ("benchmarks.servers", "BenchmarkError"): str,
     ("flead.fleet.streaming", "StreamingError"): str,
     ("flead.messaging.topics", "TopicLayoutError"): str,
     ("flead.contracts.dataspec", "DataSpecError"): str,
