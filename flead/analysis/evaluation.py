@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from flead.analysis.figures import BINS, Counts, Mask, bins_of, roc_auc
 from flead.analysis.scoring import inputs_of, log_odds_of, moments_of
 from flead.analysis.telemetry import batch_of, in_order
-from flead.contracts.messages import Moments
+from flead.contracts.messages import GlobalModel, Moments
 from flead.contracts.schema import ROLLING_ROWS, feature_schema, input_names
 from flead.features.rows import Floats, Integers, ShortIntegers
 from flead.learning.fleet import PublishedModel
@@ -80,32 +80,35 @@ class Scoring:
     sampled_rows: int
 
 
-def usable(model: PublishedModel, features: list[str]) -> PublishedModel:
-    """Return a model that has what scoring needs.
+def usable(model: GlobalModel, schema: str) -> PublishedModel:
+    """Return a stored model as arrays, if it has what an evaluation of this schema needs.
 
     Raises
     ------
     UnusableModelError
         It is of another feature list, has a wrong number of weights, or one that is not finite.
     """
-    name = f"version {model.version}"
-    schema, inputs = feature_schema(features), len(input_names(features))
-    if model.feature_schema != schema:
+    name, inputs = f"version {model.version}", len(input_names(model.feature_names))
+    if {model.feature_schema, feature_schema(model.feature_names)} != {schema}:
         raise UnusableModelError(
-            f"{name} is of feature schema {model.feature_schema}, not {schema} of this evaluation"
+            f"{name} is of feature schema {model.feature_schema} with the features"
+            f" {model.feature_names}, not of {schema} as this evaluation"
         )
-    if model.weights.shape != (inputs + 1,) or model.prior.shape != (3, inputs):
+    moments = model.standardizer
+    arrays = (model.weights, moments.count, moments.mean, moments.m2)
+    if set(map(len, arrays)) != {inputs}:
         raise UnusableModelError(
-            f"{name} has {len(model.weights) - 1} weights and a standardizer of shape"
-            f" {model.prior.shape} for {inputs} inputs: restore the row of federated_models from"
-            " the version's artifact"
+            f"{name} has {len(model.weights)} weights and a standardizer of"
+            f" {len(moments.count)}, {len(moments.mean)} and {len(moments.m2)} for {inputs} inputs:"
+            " restore the row of federated_models from the version's artifact"
         )
-    if not (np.isfinite(model.weights).all() and np.isfinite(model.prior).all()):
+    published = PublishedModel.of(model)
+    if not (np.isfinite(published.weights).all() and np.isfinite(published.prior).all()):
         raise UnusableModelError(
             f"{name} has weights or moments that are not finite: restore the row of"
             " federated_models from the version's artifact"
         )
-    return model
+    return published
 
 
 def evaluate_devices(rows: pa.Table, scoring: Scoring) -> pa.Table:

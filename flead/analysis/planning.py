@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-import msgspec
-
 from flead.analysis import due
 from flead.analysis.due import Offsets, Ranges, Trained
-from flead.contracts.messages import Telemetry
+from flead.analysis.validity import valid_row
 from flead.contracts.schema import ROLLING_ROWS
 from flead.contracts.topics import Topic
 from flead.messaging.client import Properties
@@ -24,8 +22,6 @@ from flead.storage.locks import Lock, lock_for_transaction
 
 TOPIC: Final = Topic.TELEMETRY
 CHUNK_MESSAGES: Final = 20_000
-
-_DECODE: Final = msgspec.json.Decoder(Telemetry).decode
 
 logger = logging.getLogger(__name__)
 
@@ -74,11 +70,11 @@ def plan_or_resume(
         lock_for_transaction(cursor, Lock.EVALUATIONS)
         last = evaluations.newest(cursor)
         if last is not None and last.state is RunState.PLANNED:
-            if _can_be_made(cursor, last, offset_ranges(kafka_properties, TOPIC)):
+            if _can_be_made(cursor, last, kafka_properties):
                 logger.info("Resuming evaluation %s", last.evaluation_run_id)
                 return last
             logger.warning(
-                "Giving up evaluation %s: its versions were taken back, or its rows deleted",
+                "Giving up evaluation %s: its versions were taken back, or its rows are gone",
                 last.evaluation_run_id,
             )
             evaluations.give_up(cursor, last.evaluation_run_id)
@@ -134,12 +130,16 @@ def plan_or_resume(
     return run
 
 
-def _can_be_made(cursor: Cursor, run: EvaluationRun, ranges: Ranges) -> bool:
+def _can_be_made(cursor: Cursor, run: EvaluationRun, kafka_properties: Properties) -> bool:
     """Tell whether a version of an unfinished run still stands, and the topic holds its rows."""
-    statuses = {each.model.status for each in models.models(cursor, run.due_versions).values()}
-    return not statuses <= TAKEN_BACK and all(
-        ranges[partition][0] <= offset for partition, offset in run.warm_up_offsets.items()
-    )
+    stored = [each.model for each in models.models(cursor, run.due_versions).values()]
+    if {model.status for model in stored} <= TAKEN_BACK:
+        return False
+    ranges = offset_ranges(kafka_properties, TOPIC)
+    if any(ranges[partition][0] > offset for partition, offset in run.warm_up_offsets.items()):
+        return False
+    labelled = _LabelledRows(kafka_properties, frozenset(stored[-1].feature_names))
+    return labelled.has(run.start_offsets, run.end_offsets, 1)
 
 
 def _choose(
@@ -215,12 +215,5 @@ class _LabelledRows:
         return False
 
     def _is_labelled(self, record: Record) -> bool:
-        try:
-            row = _DECODE(record.value or b"")
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return False
-        return (
-            row.label is not None
-            and record.key == row.device_id.encode()
-            and self._features.issuperset(row.features)
-        )
+        row = valid_row(record.key, record.value)
+        return row is not None and row.label is not None and self._features.issuperset(row.features)

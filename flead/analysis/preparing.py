@@ -5,14 +5,13 @@ from dataclasses import dataclass
 
 from flead.analysis.evaluation import Scoring, usable
 from flead.contracts.analysis import ModelEvaluation
-from flead.learning.fleet import PublishedModel
 from flead.storage import evaluations, models
 from flead.storage.connection import connect
 from flead.storage.evaluations import TAKEN_BACK, EvaluationRun
 
 
 class NothingToScoreError(Exception):
-    """Every version of an evaluation was taken back since it was planned."""
+    """Every version that was due was taken back since the evaluation was planned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,32 +31,36 @@ def prepare(database_url: str, config: ModelEvaluation) -> Prepared:
     LookupError
         There is no such evaluation, or one of its versions is not stored any more.
     NothingToScoreError
-        All its versions were taken back meanwhile.
+        All versions that were due were taken back meanwhile.
     UnusableModelError
         A version cannot be scored.
     """
     with connect(database_url) as connection, connection.cursor() as cursor:
         run = evaluations.get(cursor, config.evaluation_run_id)
         stored = models.models(cursor, run.versions)
-        moments = evaluations.moments_before(cursor, run.feature_schema, run.start_offsets)
+        moments = evaluations.moments_before(
+            cursor, run.feature_schema, run.start_offsets, max(run.versions)
+        )
     if missing := sorted(set(run.versions) - stored.keys()):
         raise LookupError(
             f"versions {missing} of evaluation {run.evaluation_run_id} are not stored any more"
         )
     not_scored = {
-        version: each.model.status.value
-        for version, each in sorted(stored.items())
-        if each.model.status in TAKEN_BACK and version in run.due_versions
+        version: stored[version].model.status.value
+        for version in run.due_versions
+        if stored[version].model.status in TAKEN_BACK
     }
-    scored = [stored[version] for version in run.versions if version not in not_scored]
-    if not scored:
+    due = [stored[version].model for version in run.due_versions if version not in not_scored]
+    if not due:
         raise NothingToScoreError(
-            f"versions {run.versions} of evaluation {run.evaluation_run_id} were all taken back"
+            f"versions {run.due_versions} of evaluation {run.evaluation_run_id} were all taken back"
         )
-    features = scored[-1].model.feature_names
+    wanted = {version for model in due for version in (model.version, model.parent_version)}
+    wanted -= not_scored.keys()
+    scored = [stored[version].model for version in run.versions if version in wanted]
     scoring = Scoring(
-        features=features,
-        models=[usable(PublishedModel.of(each.model), features) for each in scored],
+        features=scored[-1].feature_names,
+        models=[usable(model, run.feature_schema) for model in scored],
         start_offsets=run.start_offsets,
         moments=moments,
         sampled_rows=config.feedback_rows,

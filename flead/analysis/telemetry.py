@@ -9,14 +9,13 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from flead.analysis.validity import valid_row
 from flead.contracts.messages import Telemetry
-from flead.features.decoding import MAX_MAGNITUDE
 from flead.features.rows import Floats, Integers, RowBatch
 
 TIME: Final = pa.timestamp("us", tz="UTC")
@@ -34,8 +33,6 @@ ROWS: Final = pa.schema(
     ]
 )
 """Columns of valid rows: position and send time in Kafka, then what the device sent."""
-
-_DECODE: Final = msgspec.json.Decoder(Telemetry).decode
 
 
 def decode_messages(messages: pa.RecordBatch) -> pa.RecordBatch:
@@ -57,21 +54,10 @@ def decode_messages(messages: pa.RecordBatch) -> pa.RecordBatch:
     kept: list[int] = []
     keys, values = messages["key"].to_pylist(), messages["value"].to_pylist()
     for number, (key, value) in enumerate(zip(keys, values, strict=True)):
-        try:
-            row = _DECODE(value or b"")
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            continue
-        if _is_valid(row, key):
+        if (row := valid_row(key, value)) is not None:
             rows.append(row)
             kept.append(number)
     return _table(rows, messages.take(pa.array(kept, pa.int64())))
-
-
-def _is_valid(row: Telemetry, key: bytes | None) -> bool:
-    name = row.device_id
-    if key != name.encode() or "\0" in name:
-        return False
-    return all(value is None or abs(value) <= MAX_MAGNITUDE for value in row.features.values())
 
 
 def _table(rows: list[Telemetry], messages: pa.RecordBatch) -> pa.RecordBatch:

@@ -51,7 +51,7 @@ def copy_rows(
     Text format: https://www.postgresql.org/docs/current/sql-copy.html
     """
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
-        sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
+        sql.Identifier(table), identifiers(columns)
     )
     count = 0
     buffer = StringIO()
@@ -65,6 +65,52 @@ def copy_rows(
     if buffer.tell():
         _send(cursor, statement, buffer)
     return count
+
+
+def stage_rows(
+    cursor: Cursor, name: str, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
+) -> None:
+    """Write `rows` into a new temporary table with some columns of `table`.
+
+    It ends with the transaction.
+    """
+    cursor.execute(
+        sql.SQL(
+            "CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS"
+            " SELECT {columns} FROM {table} WITH NO DATA"
+        ).format(
+            name=sql.Identifier(name),
+            columns=identifiers(columns),
+            table=sql.Identifier(table),
+        )
+    )
+    copy_rows(cursor, name, columns, rows)
+
+
+def copy_new_rows(
+    cursor: Cursor, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
+) -> int:
+    """Append `rows` as `copy_rows` does, but for those of which `table` has the key.
+
+    Once in a transaction for each table. Returns how many were new.
+    """
+    staging = f"new_{table}"
+    stage_rows(cursor, staging, table, columns, rows)
+    cursor.execute(
+        sql.SQL(
+            "INSERT INTO {table} ({columns}) SELECT {columns} FROM {staging} ON CONFLICT DO NOTHING"
+        ).format(
+            table=sql.Identifier(table),
+            columns=identifiers(columns),
+            staging=sql.Identifier(staging),
+        )
+    )
+    return cursor.rowcount
+
+
+def identifiers(columns: Iterable[str]) -> sql.Composed:
+    """Return names of columns as a list in a statement."""
+    return sql.SQL(", ").join(map(sql.Identifier, columns))
 
 
 def _send(cursor: Cursor, statement: sql.Composed, buffer: StringIO) -> None:

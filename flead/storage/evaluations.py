@@ -10,7 +10,7 @@ import msgspec
 
 from flead.contracts.messages import ModelStatus, Moments
 from flead.storage.connection import Cursor
-from flead.storage.copying import Jsonb, copy_rows
+from flead.storage.copying import Jsonb, copy_new_rows, copy_rows
 
 FLEET: Final = "*"
 """Stands for all devices as `device_id`."""
@@ -253,11 +253,12 @@ def history_offsets(
 
 
 def moments_before(
-    cursor: Cursor, feature_schema: str, start: Mapping[int, int]
+    cursor: Cursor, feature_schema: str, start: Mapping[int, int], version: int
 ) -> dict[str, Moments]:
-    """Return the newest moments of each device that hold no row at or beyond `start`.
+    """Return the newest accepted moments of each device that hold no row at or beyond `start`.
 
-    Devices of which no update was ever accepted are left out.
+    Of the rounds up to the one that made `version` only: whenever it is asked, and whatever rounds
+    have read since, the answer is the same. Devices without such an update are left out.
     """
     cursor.execute(
         """
@@ -269,26 +270,31 @@ def moments_before(
                 ON stored.input_partition = start.partition AND stored.last_offset < start.first
             WHERE stored.device_id = device.device_id
                 AND stored.feature_schema = device.feature_schema
+                AND stored.status = 'accepted'
+                AND stored.aggregation_round <= (
+                    SELECT max(made.aggregation_round) FROM federated_models AS made
+                    WHERE made.version <= %s
+                )
             ORDER BY stored.kafka_timestamp DESC, stored.last_offset DESC LIMIT 1
         ) AS newest
         WHERE device.feature_schema = %s
         """,
-        (list(start.keys()), list(start.values()), feature_schema),
+        (list(start.keys()), list(start.values()), version, feature_schema),
     )
     return {device: _MOMENTS.decode(text) for device, text in cursor.fetchall()}
 
 
-def replace_evaluations(
+def add_evaluations(
     cursor: Cursor,
     evaluation_run_id: str,
     columns: Sequence[str],
     rows: Iterable[Sequence[object]],
 ) -> int:
-    """Write the evaluations of a run in place of those that it has; returns how many."""
-    cursor.execute(
-        "DELETE FROM model_evaluations WHERE evaluation_run_id = %s", (evaluation_run_id,)
-    )
-    return copy_rows(
+    """Write the evaluations of a run; returns how many are new.
+
+    What is stored of a version and window stays, by this run or another one.
+    """
+    return copy_new_rows(
         cursor,
         "model_evaluations",
         ("evaluation_run_id", *columns),

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from flead.storage.connection import Cursor
-from flead.storage.copying import copy_rows
+from flead.storage.copying import copy_new_rows
 
 COLUMNS: Final = (
     "evaluation_run_id",
@@ -35,15 +35,14 @@ class Prediction:
     actual: int
 
 
-def replace_predictions(
+def add_predictions(
     cursor: Cursor,
     evaluation_run_id: str,
     evaluation_timestamp: datetime,
     version: int,
     predictions: Iterable[Prediction],
 ) -> int:
-    """Write the predictions of a run in place of those that it has; returns how many."""
-    cursor.execute("DELETE FROM model_feedback WHERE evaluation_run_id = %s", (evaluation_run_id,))
+    """Write the predictions of a run; returns how many are new. Those that are stored stay."""
     rows = (
         (
             evaluation_run_id,
@@ -60,4 +59,4 @@ def replace_predictions(
         )
         for each in predictions
     )
-    return copy_rows(cursor, "model_feedback", COLUMNS, rows)
+    return copy_new_rows(cursor, "model_feedback", COLUMNS, rows)

@@ -6,7 +6,7 @@ from typing import Final
 from psycopg2 import sql
 
 from flead.storage.connection import Cursor
-from flead.storage.copying import copy_rows
+from flead.storage.copying import copy_new_rows, identifiers, stage_rows
 
 WINDOW_COLUMNS: Final = (
     "device_id",
@@ -52,7 +52,7 @@ def add_windows(cursor: Cursor, rows: Iterable[Sequence[object]]) -> None:
 
     Once for each batch, in the transaction that marks it as committed.
     """
-    _stage(cursor, "new_windows", "stream_analysis_results", WINDOW_COLUMNS, rows)
+    stage_rows(cursor, "new_windows", "stream_analysis_results", WINDOW_COLUMNS, rows)
     cursor.execute(
         sql.SQL(
             """
@@ -68,24 +68,18 @@ def add_windows(cursor: Cursor, rows: Iterable[Sequence[object]]) -> None:
                 correct = known.correct + excluded.correct,
                 updated_at = now()
             """
-        ).format(columns=_names(WINDOW_COLUMNS))
+        ).format(columns=identifiers(WINDOW_COLUMNS))
     )
 
 
 def add_anomalies(cursor: Cursor, rows: Iterable[Sequence[object]]) -> None:
     """Store anomalous rows, with the columns `ANOMALY_COLUMNS`."""
-    _stage(cursor, "new_anomalies", "anomalies", ANOMALY_COLUMNS, rows)
-    cursor.execute(
-        sql.SQL(
-            "INSERT INTO anomalies ({columns}) SELECT {columns} FROM new_anomalies"
-            " ON CONFLICT DO NOTHING"
-        ).format(columns=_names(ANOMALY_COLUMNS))
-    )
+    copy_new_rows(cursor, "anomalies", ANOMALY_COLUMNS, rows)
 
 
 def add_samples(cursor: Cursor, rows: Iterable[Sequence[object]]) -> None:
     """Store rows, with the columns `SAMPLE_COLUMNS`, whose device has none in their slot yet."""
-    _stage(cursor, "new_samples", "device_samples", SAMPLE_COLUMNS, rows)
+    stage_rows(cursor, "new_samples", "device_samples", SAMPLE_COLUMNS, rows)
     cursor.execute(
         sql.SQL(
             """
@@ -97,25 +91,5 @@ def add_samples(cursor: Cursor, rows: Iterable[Sequence[object]]) -> None:
             )
             ON CONFLICT DO NOTHING
             """
-        ).format(columns=_names(SAMPLE_COLUMNS))
+        ).format(columns=identifiers(SAMPLE_COLUMNS))
     )
-
-
-def _stage(
-    cursor: Cursor,
-    name: str,
-    table: str,
-    columns: Sequence[str],
-    rows: Iterable[Sequence[object]],
-) -> None:
-    cursor.execute(
-        sql.SQL(
-            "CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS"
-            " SELECT {columns} FROM {table} WITH NO DATA"
-        ).format(name=sql.Identifier(name), columns=_names(columns), table=sql.Identifier(table))
-    )
-    copy_rows(cursor, name, columns, rows)
-
-
-def _names(columns: Sequence[str]) -> sql.Composed:
-    return sql.SQL(", ").join(map(sql.Identifier, columns))
