@@ -26,6 +26,8 @@ APPLICATION: Final = re.compile(r"application (\S+) on ")
 """What `flead.analysis.progress` says first."""
 SECRET: Final = re.compile(r"password|secret(?!keyref|s\.)|token$|access[.]?key", re.IGNORECASE)
 """Names of Spark's properties and of variables that hold secrets, not those that refer to one."""
+OPEN_DATABASE: Final = re.compile(rf"(?<!secretKeyRef)\.{DATABASE_VARIABLE}$")
+"""Names of Spark's properties that set the variable of the database's URL to what they hold."""
 NOT_INHERITED: Final = ("AIRFLOW", "_AIRFLOW", "PYTHON", "VIRTUAL_ENV", "SPARK_", "PYSPARK")
 """Prefixes of variables of the task's own interpreter, and of Airflow's secrets."""
 KEPT_LINES: Final = 400
@@ -90,11 +92,17 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         cluster = msgspec.convert(
             {"master": f"{connection.host}{port}"} | connection.extra_dejson, cls
         )
+        where = f"connection {connection.conn_id} has %s under `conf` in its extra, where everybody"
         if secrets := sorted(name for name in cluster.conf if SECRET.search(name)):
             raise ValueError(
-                f"connection {connection.conn_id} has {', '.join(secrets)} under `conf` in its"
-                " extra, where everybody who sees the processes would read it: put it into"
+                f"{where % ', '.join(secrets)} who sees the processes would read it: put it into"
                 " spark-defaults.conf in the `SPARK_CONF_DIR` of its `environment`"
+            )
+        if urls := sorted(name for name in cluster.conf if OPEN_DATABASE.search(name)):
+            raise ValueError(
+                f"{where % ', '.join(urls)} who sees Spark's pages would read its password: put it"
+                " into a secret of Kubernetes, and name that as SECRET:KEY in"
+                f" spark.kubernetes.driver.secretKeyRef.{DATABASE_VARIABLE}"
             )
         return cluster
 
@@ -145,10 +153,13 @@ class SparkJobOperator(BaseOperator):
     """Run a Spark job to its end, with its output in the log of the task; returns its application.
 
     Needs no Spark in Airflow's environment: `spark-submit` of the connection runs in the
-    environment that the connection gives. The driver gets the database's URL as the variable
-    `FLEAD_DATABASE_URL`, and everything else as the one argument `--config JSON`. Whatever ends the
-    task ends the job: a task that a user ends stops it, and one that is killed takes it along where
-    there is `setpriv` (of util-linux); elsewhere such a driver runs on to its end.
+    environment that the connection gives. A driver beside the task gets the database's URL as the
+    variable `FLEAD_DATABASE_URL` of its process, one that Spark places elsewhere from what the
+    connection's `conf` names: a secret of Kubernetes, by
+    `spark.kubernetes.driver.secretKeyRef.FLEAD_DATABASE_URL`. Everything else is in the one
+    argument `--config JSON`. Whatever ends the task ends the job: a task that a user ends stops it,
+    and one that is killed takes it along where there is `setpriv` (of util-linux); elsewhere such a
+    driver runs on to its end.
 
     Parameters
     ----------

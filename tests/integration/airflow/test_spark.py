@@ -265,6 +265,16 @@ class TestCluster:
 
         assert "hunter2" not in str(refusal.value)
 
+    @pytest.mark.parametrize("prefix", ["kubernetes.driverEnv", "executorEnv", "yarn.appMasterEnv"])
+    def test_refuses_the_url_of_the_database_as_a_property(self, prefix):
+        name = f"spark.{prefix}.FLEAD_DATABASE_URL"
+
+        with pytest.raises(ValueError, match=f"flead_test has {name}") as refusal:
+            Cluster.of(self.connection(conf={name: "postgresql://flead:hunter2@db/flead"}))
+
+        assert "spark.kubernetes.driver.secretKeyRef.FLEAD_DATABASE_URL" in str(refusal.value)
+        assert "hunter2" not in str(refusal.value)
+
     def test_takes_what_only_refers_to_a_secret(self):
         reference = "spark.kubernetes.driver.secretKeyRef.FLEAD_DATABASE_URL"
 
