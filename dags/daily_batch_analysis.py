@@ -11,6 +11,8 @@ Days are analysed one after the other, the oldest first, since a day's drift is 
 those before it that were analysed.
 
 ## Triage
+* **A scheduled run ends as skipped.** Nothing was deployed by the end of its day, as on the first
+  day of an installation.
 * **`plan` failed: "has not begun".** The day lies in the future: choose another `date`.
 * **`analyse` failed and names a file.** That file of the archive is damaged. Move it away and clear
   the task: the day is analysed without its rows.
@@ -25,6 +27,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import CronDataIntervalTimetable, Param, dag, task
+from airflow.sdk.exceptions import AirflowSkipException
 from airflow.sdk.types import DagRunProtocol
 
 from flead.settings import Settings
@@ -33,6 +36,7 @@ from flead_airflow.defaults import task_defaults
 from flead_airflow.spark import SparkJobOperator
 
 SETTINGS = Settings.from_environment()
+SCHEDULED = "scheduled"
 
 
 @task(multiple_outputs=False)
@@ -43,6 +47,8 @@ def plan(params: dict[str, Any], dag_run: DagRunProtocol) -> dict[str, Any]:
     import msgspec
 
     from flead.analysis.day_plan import open_analysis
+    from flead.storage.analysis_days import may_have_rows
+    from flead.storage.connection import connect
     from flead.storage.migrations import migrate
 
     servers = connections.servers()
@@ -53,6 +59,10 @@ def plan(params: dict[str, Any], dag_run: DagRunProtocol) -> dict[str, Any]:
     else:
         start = dag_run.data_interval_start
         day = (now - timedelta(days=1) if start is None else start.astimezone(UTC)).date()
+    if dag_run.run_type == SCHEDULED:
+        with connect(servers.database_url) as connection, connection.cursor() as cursor:
+            if not may_have_rows(cursor, day):
+                raise AirflowSkipException(f"nothing was deployed by the end of {day}")
     analysis = open_analysis(
         servers.database_url, connections.spark_kafka(), Settings.from_environment(), day, now
     )

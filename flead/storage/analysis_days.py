@@ -69,6 +69,18 @@ def day_bounds(day: date) -> tuple[datetime, datetime]:
     return start, start + timedelta(days=1)
 
 
+def may_have_rows(cursor: Cursor, day: date) -> bool:
+    """Tell whether anything that takes rows was deployed by the end of a day."""
+    _, end = day_bounds(day)
+    cursor.execute(
+        "SELECT EXISTS (SELECT FROM training_deployments WHERE created_at < %(end)s)"
+        " OR EXISTS (SELECT FROM stream_analysis_batches WHERE opened_at < %(end)s)",
+        {"end": end},
+    )
+    [(may,)] = cursor.fetchall()
+    return bool(may)
+
+
 def get(cursor: Cursor, day: date) -> AnalysedDay | None:
     """Return what is known of a day, None when it was never analysed."""
     cursor.execute(
