@@ -1,8 +1,5 @@
 """Days analysed by the Spark job's code, on a real database, archive and broker."""
 
-import json
-import os
-import subprocess
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -22,15 +19,14 @@ from flead.learning.fleet import PublishedModel
 from flead.learning.zscore import is_anomalous
 from flead.messaging.topics import create_topics
 from flead.settings import Settings
-from flead.stack.spark import prepare_spark, spark_environment, submission
 from flead.storage import analysis_days
 from flead.storage.connection import connect
 from flead.storage.migrations import migrate
 from flead.storage.models import StoredModel, insert_model
+from tests.integration.spark.driver import driver
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
-PROGRAM = Path(__file__).parent / "programs" / "batch_days.py"
 FEATURES = ["x", "y"]
 DAY = date(2026, 3, 2)
 NOW = datetime(2026, 3, 10, tzinfo=UTC)
@@ -39,38 +35,9 @@ NOW = datetime(2026, 3, 10, tzinfo=UTC)
 @pytest.fixture(scope="module")
 def spark(stack_home, tmp_path_factory):
     """Start a session that analyses days; return the function that has one analysed."""
-    prepare_spark(stack_home)
     folder = tmp_path_factory.mktemp("spark")
-    # Spark's launcher hands neither its standard input nor its open files to the driver.
-    pipes = [folder / "requests", folder / "answers"]
-    for pipe in pipes:
-        os.mkfifo(pipe)
-    command = submission(
-        stack_home,
-        PROGRAM,
-        [str(pipe) for pipe in pipes],
-        configuration={"spark.sql.shuffle.partitions": "4", "spark.eventLog.enabled": "false"},
-    )
-    with (
-        subprocess.Popen(
-            command,
-            env=os.environ | spark_environment(stack_home),
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        ),
-        pipes[0].open("w", buffering=1) as requests,
-        pipes[1].open() as answers,
-    ):
-
-        def analyse(database_url, config):
-            requests.write(json.dumps([database_url, msgspec.to_builtins(config)]) + "\n")
-            answer = json.loads(answers.readline())
-            if "error" in answer:
-                raise RuntimeError(answer["error"])
-            return answer
-
-        yield analyse
+    with driver(stack_home, "batch_days.py", folder) as ask:
+        yield lambda database_url, config: ask([database_url, msgspec.to_builtins(config)])
 
 
 class Days:
