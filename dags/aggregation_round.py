@@ -2,8 +2,10 @@
 
 Each run is one round. It waits until enough updates can be read beyond the stored offsets and
 enough time has passed since the last round, or resumes a round that a crash left unfinished. Then
-it moves the updates into the database, averages the plausible ones into the next version, writes
-the version's artifact, and publishes it to the devices. A run that waits in vain ends as skipped.
+it moves the updates into the database, judges the candidate of the round before by what devices
+measured on the same rows, averages the plausible updates into the next candidate, and publishes
+both to the devices: the promoted version to be used, the candidate to be scored. A run that waits
+in vain ends as skipped.
 
 ## Triage
 * **Runs end as skipped.** No round was due for `FLEAD_MAX_WAIT_SECONDS`: fewer than
@@ -15,12 +17,16 @@ the version's artifact, and publishes it to the devices. A run that waits in vai
   nothing is averaged twice. `HeadMovedError`: another promotion came between, a retry settles it.
 * **`aggregate` failed with NothingDeployedError.** Trigger `deploy_training`: without a deployment
   there is no feature list to aggregate for.
-* **`publish` is skipped: the round is empty.** Every update was rejected:
+* **`publish` is skipped: nothing was promoted.** The table `promotion_decisions` says what became
+  of each candidate and on what evidence; a candidate is undecided until `FLEAD_GATE_MIN_ROWS`
+  labelled rows of `FLEAD_GATE_MIN_DEVICES` devices have scored it. Or every update was rejected:
   `aggregation_rounds.rejected` counts the reasons, `local_models.reject_reason` has each.
   `stale_base`: devices do not adopt new versions, so look at the topic `global-model-updates` and
   at the training job.
 * **`publish` failed.** The version is stored and waits in the table `outbox`: clear the task, or
   let the next round publish it.
+* **A version was rolled back.** It turned out worse than its parent: `promotion_decisions` has the
+  figures. To go back by hand, trigger `rollback_model`.
 * **Kafka or PostgreSQL do not answer.** `bin/flead status`, then `bin/flead logs SERVICE`.
 """
 
@@ -52,22 +58,22 @@ def open_round(run_id: str) -> int:
 
 @task
 def aggregate(number: int) -> int | None:
-    """Judge the updates and make the next version of the accepted ones."""
+    """Judge candidate and updates, make the next version; return the one that was promoted."""
     from flead.rounds.aggregation import aggregate as make
 
     servers = connections.servers()
-    return make(servers.database_url, Settings.from_environment(), number).version
+    return make(servers.database_url, Settings.from_environment(), number).promoted_version
 
 
 @task(outlets=[GLOBAL_MODEL])
 def publish(version: int | None, outlet_events: OutletEventAccessorsProtocol) -> None:
-    """Send the version to the devices, and tell the DAGs that wait for one."""
+    """Send models to the devices, and tell the DAGs that wait for a promoted version."""
     from flead.rounds.publishing import publish as send
 
     servers = connections.servers()
     send(servers.database_url, servers.kafka)
     if version is None:
-        raise AirflowSkipException("the round is empty: see the Triage of this DAG")
+        raise AirflowSkipException("nothing was promoted: see the Triage of this DAG")
     outlet_events[GLOBAL_MODEL].extra = {"version": version}
 
 

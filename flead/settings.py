@@ -34,6 +34,20 @@ class Settings(msgspec.Struct, frozen=True):
     """Versions that the base of an update may lie behind the parent."""
     max_update_norm: Annotated[float, Meta(gt=0)] = 100.0
     """Largest Euclidean norm of an update's weight change that is plausible."""
+    gate_min_rows: Annotated[int, Meta(ge=0)] = 200
+    """Labelled rows that a candidate is scored on before it is judged; 0 promotes without."""
+    gate_min_devices: Annotated[int, Meta(ge=1)] = 20
+    """Devices that must have scored it: all, where fewer are known."""
+    gate_alpha: Annotated[float, Meta(gt=0, lt=1)] = 0.05
+    """Significance at which a candidate is worse than its parent."""
+    gate_timeout_seconds: Annotated[float, Meta(gt=0)] = 600.0
+    """How long a candidate may stay undecided before it is rejected."""
+    rollback_margin: Annotated[float, Meta(gt=0)] = 0.1
+    """Nats of log loss by which the head must be worse than its parent to be rolled back."""
+    rollback_relative_margin: Annotated[float, Meta(ge=0)] = 0.25
+    """The same as a share of its parent's log loss; both must be exceeded."""
+    rollback_alpha: Annotated[float, Meta(gt=0, lt=1)] = 0.01
+    """Significance at which it is."""
     strategy: str = "fedavg"
     global_models_dir: str = "models"
     """Folder of the model artifacts."""

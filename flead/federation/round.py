@@ -86,9 +86,12 @@ def describe_model(
     `global_accuracy` and `global_loss` are the parent's, over the labelled rows of the accepted
     updates that scored it.
     """
-    scores = [received.update.global_metrics for received in accepted]
     accuracy, loss = mean_scores(
-        score for score in scores if score is not None and score.version == parent_version
+        score
+        for received in accepted
+        # A parent that this round has promoted was scored as the candidate.
+        for score in (received.update.global_metrics, received.update.candidate_metrics)
+        if score is not None and score.version == parent_version
     )
     return GlobalModel(
         version=version,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -68,7 +69,8 @@ def insert_model(cursor: Cursor, stored: StoredModel) -> None:
         model.parent_version,
         model.restored_version,
         model.status,
-        model.aggregation_round,
+        # A version that restores another is of no round.
+        model.aggregation_round or None,
         model.feature_schema,
         model.feature_names,
         model.weights,
@@ -98,7 +100,7 @@ def _from_row(row: Sequence[Any]) -> StoredModel:
         parent_version=value["parent_version"],
         restored_version=value["restored_version"],
         status=ModelStatus(value["status"]),
-        aggregation_round=value["aggregation_round"],
+        aggregation_round=value["aggregation_round"] or 0,
         feature_schema=value["feature_schema"],
         feature_names=value["feature_names"],
         weights=value["weights"],
@@ -145,6 +147,46 @@ def newest_promoted(
         (feature_schema, up_to, count),
     )
     return [_from_row(row) for row in cursor.fetchall()]
+
+
+def pending_candidate(cursor: Cursor, feature_schema: str) -> StoredModel | None:
+    """Return the version of a schema that awaits its verdict, None without one."""
+    cursor.execute(
+        f"""
+        SELECT {", ".join(_COLUMNS)} FROM federated_models
+        WHERE feature_schema = %s AND status = 'candidate'
+        """,  # noqa: S608 - the columns are constants of this module
+        (feature_schema,),
+    )
+    row = cursor.fetchone()
+    return None if row is None else _from_row(row)
+
+
+def mark_promoted(cursor: Cursor, version: int, now: datetime) -> None:
+    """Record that a candidate is promoted; `advance_head` makes it the head."""
+    cursor.execute(
+        "UPDATE federated_models SET status = 'promoted', promoted_at = %s"
+        " WHERE version = %s AND status = 'candidate'",
+        (now, version),
+    )
+
+
+def set_status(cursor: Cursor, versions: Iterable[int], status: ModelStatus) -> None:
+    """Write the status of versions that are taken back or rejected."""
+    cursor.execute(
+        "UPDATE federated_models SET status = %s WHERE version = ANY(%s)",
+        (status.value, list(versions)),
+    )
+
+
+def promoted_above(cursor: Cursor, feature_schema: str, version: int) -> list[int]:
+    """Return the promoted versions of a schema above `version`, oldest first."""
+    cursor.execute(
+        "SELECT version FROM federated_models"
+        " WHERE feature_schema = %s AND version > %s AND status = 'promoted' ORDER BY version",
+        (feature_schema, version),
+    )
+    return [found for (found,) in cursor.fetchall()]
 
 
 def rolled_back_versions(cursor: Cursor, feature_schema: str) -> frozenset[int]:

@@ -20,10 +20,10 @@ class MadeVersion(msgspec.Struct, frozen=True):
 
 
 def versions_after(cursor: Cursor, version: int) -> list[MadeVersion]:
-    """Return the versions above `version`, oldest first."""
+    """Return the versions above `version` that were promoted, oldest first."""
     cursor.execute(
         "SELECT version, num_updates, num_devices, global_accuracy, global_loss, metrics_rows"
-        " FROM federated_models WHERE version > %s ORDER BY version",
+        " FROM federated_models WHERE version > %s AND promoted_at IS NOT NULL ORDER BY version",
         (version,),
     )
     return [MadeVersion(*row) for row in cursor]

@@ -13,11 +13,15 @@ from flead.storage.copying import Jsonb, copy_rows
 
 
 class RoundState(StrEnum):
-    """`open` until its one transaction is done; `empty` when nothing was accepted."""
+    """`open` until its one transaction is done; `empty` when nothing was accepted.
+
+    `waiting` when it found a candidate undecided, and so made no version of its updates.
+    """
 
     OPEN = "open"
     AGGREGATED = "aggregated"
     EMPTY = "empty"
+    WAITING = "waiting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class Round:
     `start_offsets` and `end_offsets` map each partition of `local-model-updates` to the first
     offset of the round and to one past its last. `accepted`, `rejected` (number by reason) and
     `version` are None until it is aggregated; `version` stays None when nothing was accepted.
+    `promoted_version` is the one that became the head in it, made or only judged by it.
     """
 
     number: int
@@ -38,6 +43,7 @@ class Round:
     accepted: int | None
     rejected: Mapping[str, int] | None
     version: int | None
+    promoted_version: int | None
     dag_run_id: str | None
     attempts: int
     opened_at: datetime
@@ -55,6 +61,7 @@ _COLUMNS: Final = (
     "accepted",
     "rejected",
     "version",
+    "promoted_version",
     "dag_run_id",
     "attempts",
     "opened_at",
@@ -154,19 +161,21 @@ def complete(
     cursor: Cursor,
     number: int,
     *,
+    state: RoundState,
     accepted: int,
     rejected: Mapping[str, int],
     version: int | None,
+    promoted_version: int | None,
     now: datetime,
 ) -> Round:
     """Close an open round with what it came to."""
-    state = RoundState.EMPTY if version is None else RoundState.AGGREGATED
     cursor.execute(
         """
         UPDATE aggregation_rounds
-        SET state = %s, accepted = %s, rejected = %s, version = %s, completed_at = %s
+        SET state = %s, accepted = %s, rejected = %s, version = %s, promoted_version = %s,
+            completed_at = %s
         WHERE round = %s
         """,
-        (state.value, accepted, Json(dict(rejected)), version, now, number),
+        (state.value, accepted, Json(dict(rejected)), version, promoted_version, now, number),
     )
     return get(cursor, number)

@@ -117,7 +117,12 @@ def federation(database, kafka, producer, tmp_path):
         database,
         properties,
         producer,
-        Settings(global_models_dir=str(tmp_path), max_updates_per_round=1_000, max_staleness=3),
+        Settings(
+            global_models_dir=str(tmp_path),
+            max_updates_per_round=1_000,
+            max_staleness=3,
+            gate_min_rows=0,
+        ),
     )
     with connect(database) as connection, connection.cursor() as cursor:
         ends = end_offsets(properties, Topic.LOCAL_UPDATES)
@@ -162,6 +167,7 @@ def plausible_update(
     rows=10,
     number=0,
     scored=None,
+    challenged=None,
     features=FEATURES,
     partition=0,
     first_offset=100,
@@ -169,7 +175,8 @@ def plausible_update(
 ):
     """Make an update of `rows` labelled rows with consecutive offsets.
 
-    `weights` has the intercept last; `scored` = (log_loss_sum, tp, fp, tn, fn) of the base.
+    `weights` has the intercept last; `scored` = (log_loss_sum, tp, fp, tn, fn) of the base,
+    `challenged` the same of a candidate after its version.
     """
     offset_range = range(first_offset, first_offset + rows)
     values = {
@@ -184,7 +191,9 @@ def plausible_update(
         "intercept": None if weights is None else float(weights[-1]),
         "moments": moments_of(history_of(device, number)),
         "global_metrics": None if scored is None else Metrics(base, rows, *scored),
-        "candidate_metrics": None,
+        "candidate_metrics": None
+        if challenged is None
+        else Metrics(challenged[0], rows, *challenged[1:]),
         "personalized_metrics": None,
         "accuracy": None,
         "rows": rows,

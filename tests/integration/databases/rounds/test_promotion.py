@@ -1,0 +1,289 @@
+"""Candidates are judged by what devices measured; a bad head is taken back."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from flead.contracts.messages import GlobalModel, LabelSource, ModelStatus
+from flead.contracts.topics import Topic
+from flead.messaging.reading import end_offsets
+from flead.rounds.aggregation import aggregate
+from flead.rounds.publishing import publish
+from flead.rounds.replay import replay
+from flead.rounds.rollback import RollbackError, roll_back
+from flead.storage.rounds import RoundState
+
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.parametrize("database_server", ["postgresql"], indirect=True),
+]
+
+A = np.array([0.5, -1.0, 0.25, 2.0, 1.0])
+B = np.array([0.1, 0.2, 0.3, 0.4, -3.0])
+DEVICES = ["a", "b", "c"]
+GOOD, BAD = (1.0, 4, 0, 6, 0), (20.0, 0, 6, 0, 4)
+"""Log loss of .1 and 2 a row, over ten rows each."""
+
+
+@pytest.fixture
+def federation(federation):
+    federation.settings = msgspec.structs.replace(
+        federation.settings, gate_min_rows=30, gate_min_devices=3
+    )
+    return federation
+
+
+def statuses(federation):
+    return federation.query("SELECT version, status FROM federated_models ORDER BY version")
+
+
+def head(federation):
+    [(version,)] = federation.query("SELECT version FROM model_head")
+    return version
+
+
+def decisions(federation):
+    return federation.query(
+        "SELECT version, decision, devices, rows FROM promotion_decisions ORDER BY id"
+    )
+
+
+def messages(federation, start):
+    publish(federation.database_url, federation.kafka)
+    return [
+        (record.key.decode(), msgspec.json.decode(record.value, type=GlobalModel))
+        for record in federation.published(Topic.GLOBAL_UPDATES, start)
+    ]
+
+
+@pytest.fixture
+def round_of(federation, make_update):
+    """Return a function that runs a round of an update of each device."""
+
+    def run(weights=A, base=0, *, devices=DEVICES, **changes):
+        return federation.run_round(
+            *[make_update(device, weights, base=base, **changes) for device in devices]
+        )
+
+    return run
+
+
+class TestGate:
+    def test_the_first_version_is_promoted_at_once_and_the_next_is_a_candidate(
+        self, federation, round_of
+    ):
+        start = end_offsets(federation.kafka, Topic.GLOBAL_UPDATES)
+        first = round_of()
+        second = round_of(B, base=1, scored=GOOD)
+
+        assert (first.version, first.promoted_version) == (1, 1)
+        assert (second.version, second.promoted_version) == (2, None)
+        assert statuses(federation) == [(1, "promoted"), (2, "candidate")]
+        assert head(federation) == 1
+        sent = messages(federation, start)
+        assert [(key, model.version, model.status) for key, model in sent] == [
+            ("global", 1, ModelStatus.PROMOTED),
+            ("candidate", 2, ModelStatus.CANDIDATE),
+        ]
+
+    def test_a_candidate_that_is_not_worse_becomes_the_head_as_it_was_scored(
+        self, federation, round_of
+    ):
+        round_of()
+        round_of(B, base=1, scored=GOOD)
+        start = end_offsets(federation.kafka, Topic.GLOBAL_UPDATES)
+
+        judging = round_of(B, base=1, scored=GOOD, challenged=(2, *GOOD))
+
+        assert (judging.promoted_version, judging.version) == (2, 3)
+        assert statuses(federation) == [(1, "promoted"), (2, "promoted"), (3, "candidate")]
+        assert decisions(federation) == [
+            (1, "promoted", None, None),
+            (2, "promoted", 3, 30),
+        ]
+        *_, promoted, candidate = messages(federation, start)
+        assert promoted[0] == "global"
+        [(path,)] = federation.query("SELECT artifact_path FROM federated_models WHERE version = 2")
+        assert msgspec.json.decode(Path(path).read_bytes(), type=GlobalModel) == promoted[1]
+        # The updates were based on version 1: what they have learned moves the new head.
+        np.testing.assert_allclose([*candidate[1].weights, candidate[1].intercept], B + (B - A))
+        assert (candidate[1].parent_version, candidate[1].global_loss) == (2, 0.1)
+        assert replay(federation.database_url, 2) == Path(path).read_bytes()
+
+    def test_a_broken_candidate_never_becomes_the_head(self, federation, round_of):
+        round_of()
+        round_of(-100 * A / np.linalg.norm(A), base=1, scored=GOOD)
+
+        judging = round_of(B, base=1, scored=GOOD, challenged=(2, *BAD))
+
+        assert (judging.promoted_version, judging.version) == (None, 3)
+        assert statuses(federation) == [(1, "promoted"), (2, "rejected"), (3, "candidate")]
+        assert head(federation) == 1
+        assert federation.query(
+            "SELECT parent_version FROM federated_models WHERE version = 3"
+        ) == [(1,)]
+        [(reason, difference)] = federation.query(
+            "SELECT reason, mean_difference FROM promotion_decisions WHERE version = 2"
+        )
+        assert reason == "worse than its parent on the same rows"
+        assert difference == pytest.approx(1.9)
+
+    def test_an_undecided_candidate_waits_and_keeps_the_updates_as_its_evidence(
+        self, federation, round_of
+    ):
+        round_of()
+        round_of(B, base=1, scored=GOOD)
+
+        waiting = round_of(B, base=1, devices=["a", "b"], scored=GOOD, challenged=(2, *GOOD))
+        assert (waiting.state, waiting.version) == (RoundState.WAITING, None)
+        assert federation.query(
+            "SELECT device_id, status FROM local_models WHERE aggregation_round = 3 ORDER BY 1"
+        ) == [("a", "superseded"), ("b", "superseded")]
+        deciding = round_of(B, base=1, devices=["c"], scored=GOOD, challenged=(2, *GOOD))
+
+        assert (deciding.promoted_version, deciding.version) == (2, 3)
+        assert decisions(federation)[-1] == (2, "promoted", 3, 30)
+
+    def test_a_candidate_that_nobody_scores_is_rejected_in_the_end(self, federation, round_of):
+        round_of()
+        round_of(B, base=1, scored=GOOD)
+        federation.query(
+            "UPDATE federated_models SET created_at = created_at - %s WHERE version = 2"
+            " RETURNING version",
+            timedelta(seconds=federation.settings.gate_timeout_seconds),
+        )
+
+        deciding = round_of(B, base=1, scored=GOOD)
+
+        assert (deciding.promoted_version, deciding.version) == (None, 3)
+        assert statuses(federation) == [(1, "promoted"), (2, "rejected"), (3, "candidate")]
+
+    def test_trials_are_no_evidence(self, federation, round_of):
+        round_of()
+        round_of(B, base=1, scored=GOOD)
+        waiting = round_of(B, base=1, scored=GOOD, challenged=(2, *GOOD), trial="t")
+        assert (waiting.state, waiting.rejected) == (RoundState.WAITING, {"trial": 3})
+
+    def test_a_fleet_without_labels_is_never_judged_by_a_loss(self, federation, round_of):
+        unlabelled = {
+            "rows_labelled": 0, "rows_pseudo_labelled": 10, "label_source": LabelSource.ZSCORE,
+        }  # fmt: skip
+        round_of(**unlabelled)
+        second = round_of(B, base=1, **unlabelled)
+
+        assert (second.version, second.promoted_version) == (2, 2)
+        assert statuses(federation) == [(1, "promoted"), (2, "promoted")]
+        assert federation.query(
+            "SELECT reason, mean_difference FROM promotion_decisions WHERE version = 2"
+        ) == [("not judged: no labels, or no gate", None)]
+        assert federation.query("SELECT global_accuracy FROM federated_models") == [(None,)] * 2
+
+
+class TestRollback:
+    @pytest.fixture
+    def promoted(self, federation, round_of):
+        """Two promoted versions, of which 2 is the head, and the candidate 3."""
+        round_of()
+        round_of(B, base=1, scored=GOOD)
+        round_of(B, base=1, scored=GOOD, challenged=(2, *GOOD))
+        return federation
+
+    def test_on_request_publishes_the_good_weights_as_the_newest_version(self, promoted):
+        start = end_offsets(promoted.kafka, Topic.GLOBAL_UPDATES)
+        publish(promoted.database_url, promoted.kafka)
+        start = end_offsets(promoted.kafka, Topic.GLOBAL_UPDATES)
+
+        version = roll_back(promoted.database_url, promoted.settings, None, "odd", "request-1")
+        again = roll_back(promoted.database_url, promoted.settings, None, "odd", "request-1")
+
+        assert (version, again, head(promoted)) == (4, 4, 4)
+        assert statuses(promoted) == [
+            (1, "promoted"), (2, "rolled_back"), (3, "rejected"), (4, "promoted"),
+        ]  # fmt: skip
+        [(key, model)] = messages(promoted, start)
+        assert (key, model.version, model.restored_version) == ("global", 4, 1)
+        np.testing.assert_array_equal([*model.weights, model.intercept], A)
+
+    def test_updates_based_on_the_bad_version_are_rejected_also_of_a_round_in_flight(
+        self, promoted, make_update
+    ):
+        promoted.send(make_update("a", A, base=2, scored=GOOD), make_update("b", B, base=1))
+        number = promoted.open().number
+        roll_back(promoted.database_url, promoted.settings, 1, "odd", "request-1")
+
+        completed = aggregate(promoted.database_url, promoted.settings, number)
+
+        assert (completed.accepted, completed.rejected) == (1, {"rolled_back_base": 1})
+        assert promoted.query("SELECT parent_version FROM federated_models WHERE version = 5") == [
+            (4,)
+        ]
+
+    def test_a_head_whose_prequential_loss_is_worse_is_taken_back_by_the_next_round(
+        self, promoted, round_of
+    ):
+        waiting = round_of(B, base=2, scored=BAD)
+        assert waiting.state is RoundState.WAITING
+
+        taken_back = round_of(B, base=2, scored=BAD)
+
+        assert (taken_back.promoted_version, head(promoted)) == (4, 4)
+        assert taken_back.rejected == {"rolled_back_base": 3}
+        assert statuses(promoted) == [
+            (1, "promoted"), (2, "rolled_back"), (3, "rejected"), (4, "promoted"),
+        ]  # fmt: skip
+        assert promoted.query(
+            "SELECT version, reference_version, devices, rows, mean_difference, decided_by"
+            " FROM promotion_decisions WHERE decision = 'rolled_back'"
+        ) == [(2, 1, 3, 30, pytest.approx(1.9), "aggregation_round")]
+
+    def test_a_passed_evaluation_against_its_parent_takes_a_head_back(self, promoted, round_of):
+        promoted.query(
+            """
+            INSERT INTO model_evaluations (
+                model_version, window_start, window_end, device_id, evaluation_run_id, status,
+                quality_status, evaluation_timestamp, rows, samples, tp, fp, tn, fn,
+                log_loss_sum, brier_sum, log_loss
+            )
+            SELECT version, now(), now(), '*', 'run', 'evaluated', status, now(), 10, 10,
+                5, 0, 5, 0, 10 * loss, 1, loss
+            FROM (VALUES (1, .2, 'passed'), (2, .9, 'passed')) AS scored (version, loss, status)
+            RETURNING model_version
+            """
+        )
+
+        taken_back = round_of(B, base=1, scored=GOOD)
+
+        assert taken_back.promoted_version == 4
+        assert statuses(promoted)[:4] == [
+            (1, "promoted"), (2, "rolled_back"), (3, "rejected"), (4, "promoted"),
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("to_version", "message"), [(9, "no version 9"), (2, "not an earlier"), (3, "not an")]
+    )
+    def test_what_cannot_be_gone_back_to_is_an_error_that_says_why(
+        self, promoted, to_version, message
+    ):
+        with pytest.raises(RollbackError, match=message):
+            roll_back(promoted.database_url, promoted.settings, to_version, "odd", "request-1")
+        assert head(promoted) == 2
+
+    def test_of_two_at_once_each_goes_back_one_version(self, promoted, round_of):
+        round_of(B, base=2, scored=GOOD, challenged=(3, *GOOD))
+        assert head(promoted) == 3
+        with ThreadPoolExecutor(2) as pool:
+            made = list(
+                pool.map(
+                    lambda request: roll_back(
+                        promoted.database_url, promoted.settings, 1, "odd", request
+                    ),
+                    ["request-1", "request-2"],
+                )
+            )
+        assert len(set(made)) == 2
+        assert head(promoted) == max(made)
+        assert promoted.query("SELECT count(*) FROM model_head") == [(1,)]
