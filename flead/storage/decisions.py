@@ -60,6 +60,16 @@ def restored_by(cursor: Cursor, decided_by: str) -> int | None:
     return None if row is None else int(row[0])
 
 
+def rolled_back_by(cursor: Cursor, decided_by: str) -> list[int]:
+    """Return the versions that a request has taken back, oldest first."""
+    cursor.execute(
+        "SELECT version FROM promotion_decisions"
+        " WHERE decision = 'rolled_back' AND decided_by = %s ORDER BY version",
+        (decided_by,),
+    )
+    return [version for (version,) in cursor.fetchall()]
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceLoss:
     """Log loss of two versions on a device, each a sum over its number of labelled rows."""

@@ -52,9 +52,10 @@ class Resumed:
 
 @pytest.fixture(scope="session")
 def short_rounds() -> Iterator[None]:
-    """Let rounds follow each other as soon as there are updates."""
+    """Let rounds follow each other as soon as there are updates, and few rows decide."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("FLEAD_ROUND_SECONDS", "2")
+        environment.setenv("FLEAD_GATE_MIN_ROWS", "60")
         yield
 
 

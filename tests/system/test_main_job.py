@@ -65,7 +65,11 @@ def models(resumed: Resumed) -> dict[int, dict[str, Any]]:
 def test_the_demonstration_reports_what_it_made(demonstrated: Demonstrated) -> None:
     report = demonstrated.report
 
-    assert [made["version"] for made in report["versions"]][:3] == [1, 2, 3]
+    versions = [made["version"] for made in report["versions"]]
+    # One that the fleet found worse than its parent leaves a gap.
+    assert versions[0] == 1
+    assert versions == sorted(set(versions))
+    assert len(versions) >= 3
     assert all(made["num_updates"] > 0 for made in report["versions"])
     assert max(made["num_devices"] for made in report["versions"]) <= report["devices"] <= DEVICES
     assert report["rows"] > 0
@@ -191,11 +195,12 @@ def test_a_version_is_measured_by_the_updates_that_scored_it(
     for version, model in models.items():
         (sums,) = query(
             resumed,
-            "SELECT sum((global_metrics ->> 'rows')::bigint) AS rows,"
-            " sum((global_metrics ->> 'log_loss_sum')::double precision) AS loss,"
-            " sum((global_metrics ->> 'tp')::bigint + (global_metrics ->> 'tn')::bigint) AS right"
-            " FROM local_models WHERE status = 'accepted'"
-            " AND (global_metrics ->> 'version')::bigint = %s",
+            "SELECT sum((scores ->> 'rows')::bigint) AS rows,"
+            " sum((scores ->> 'log_loss_sum')::double precision) AS loss,"
+            " sum((scores ->> 'tp')::bigint + (scores ->> 'tn')::bigint) AS right"
+            # As the head, and as the candidate before.
+            " FROM local_models, unnest(ARRAY[global_metrics, candidate_metrics]) AS scores"
+            " WHERE status = 'accepted' AND (scores ->> 'version')::bigint = %s",
             version,
         )
         if not sums["rows"]:

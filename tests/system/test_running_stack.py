@@ -51,7 +51,7 @@ def test_it_counts_what_it_made_itself(guest: Guest) -> None:
     assert len(made) >= 1
     # The job that ran before may have made more, until it was replaced.
     assert made[0] > guest.newest_before
-    assert made == list(range(made[0], made[0] + len(made)))
+    assert made == sorted(set(made))
     assert guest.report["rows"] > 0
 
 
