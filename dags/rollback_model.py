@@ -23,6 +23,7 @@ from airflow.sdk.types import OutletEventAccessorsProtocol
 from flead.settings import Settings
 from flead_airflow import connections
 from flead_airflow.assets import GLOBAL_MODEL
+from flead_airflow.defaults import task_defaults
 
 
 @task
@@ -64,14 +65,9 @@ def publish(version: int, outlet_events: OutletEventAccessorsProtocol) -> None:
         ),
         "reason": Param("asked for", type="string", minLength=1, description="Why; it is stored"),
     },
-    default_args={
-        "owner": "flead",
-        "retries": 3,
-        "retry_delay": timedelta(seconds=2),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=1),
-        "execution_timeout": timedelta(minutes=10),
-    },
+    default_args=task_defaults(
+        retries=3, retry_delay=timedelta(seconds=2), execution_timeout=timedelta(minutes=10)
+    ),
 )
 def rollback_model() -> None:
     """Roll back, publish."""

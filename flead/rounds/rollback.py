@@ -2,6 +2,7 @@
 
 import logging
 from datetime import UTC, datetime
+from typing import Final
 
 import msgspec
 
@@ -18,6 +19,9 @@ from flead.storage.decisions import Decision
 from flead.storage.locks import Lock, lock_for_transaction
 from flead.storage.models import StoredModel
 from flead.storage.times import to_milliseconds
+
+REACH_ROUNDS: Final = 50
+"""How far back a head is compared with its parent, so that a round does not read ever more."""
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +90,7 @@ def roll_back_if_worse(
                 head.feature_schema,
                 head.version,
                 good.model.version,
-                good.model.aggregation_round,
+                max(good.model.aggregation_round, number - REACH_ROUNDS),
             )
         )
     )
