@@ -116,7 +116,7 @@ class TestGate:
 
     def test_a_broken_candidate_never_becomes_the_head(self, federation, round_of):
         round_of()
-        round_of(-100 * A / np.linalg.norm(A), base=1, scored=GOOD)
+        round_of(-10 * A / np.linalg.norm(A), base=1, scored=GOOD)
 
         judging = round_of(B, base=1, scored=GOOD, challenged=(2, *BAD))
 
