@@ -93,7 +93,6 @@ def aggregate(database_url: str, settings: Settings, number: int) -> Round:
         completed = rounds.complete(
             cursor,
             number,
-            state=RoundState.EMPTY if made is None else RoundState.AGGREGATED,
             accepted=len(result.accepted),
             rejected=Counter(judged.reason.value for judged in result.judged if judged.reason),
             version=None if made is None else made.version,
@@ -144,7 +143,7 @@ def _wait(
     return rounds.complete(
         cursor,
         number,
-        state=RoundState.WAITING,
+        is_waiting=True,
         accepted=0,
         rejected=Counter(each.reason for each in judged if each.reason),
         version=None,

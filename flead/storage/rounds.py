@@ -161,14 +161,17 @@ def complete(
     cursor: Cursor,
     number: int,
     *,
-    state: RoundState,
     accepted: int,
     rejected: Mapping[str, int],
     version: int | None,
-    promoted_version: int | None,
     now: datetime,
+    promoted_version: int | None = None,
+    is_waiting: bool = False,
 ) -> Round:
     """Close an open round with what it came to."""
+    state = RoundState.EMPTY if version is None else RoundState.AGGREGATED
+    if is_waiting:
+        state = RoundState.WAITING
     cursor.execute(
         """
         UPDATE aggregation_rounds

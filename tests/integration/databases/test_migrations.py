@@ -28,6 +28,7 @@ TABLES = {
     "model_feedback",
     "model_head",
     "outbox",
+    "promotion_decisions",
     "stream_analysis_batches",
     "stream_analysis_results",
     "stream_deployments",

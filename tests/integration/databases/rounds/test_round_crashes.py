@@ -64,7 +64,7 @@ def test_a_round_killed_between_artifact_and_commit_makes_the_same_bytes_again(
 ):
     federation.send(make_update("a", A, rows=3), make_update("b", B, rows=7))
     federation.open()
-    federation.kill_during(AGGREGATE, "flead.rounds.aggregation.write_artifact")
+    federation.kill_during(AGGREGATE, "flead.rounds.promotion.write_artifact")
     [artifact] = Path(federation.settings.global_models_dir).iterdir()
     left_behind = artifact.read_bytes()
     assert federation.query("SELECT FROM federated_models") == []
