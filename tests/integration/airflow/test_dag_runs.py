@@ -19,6 +19,7 @@ from flead.contracts.messages import (
     GlobalModel,
     LabelSource,
     LocalUpdate,
+    ModelStatus,
     Moments,
     TrainingControl,
     UpdateStatus,
@@ -75,7 +76,7 @@ def newest_message(kafka, topic, kind):
     return msgspec.json.decode(records[-1].value, type=kind)
 
 
-def update(device_id, *, samples, weight):
+def update(device_id, *, samples, weight, **changes):
     """Key and value from a device that started at version 0, the zero model, and has labels."""
     moments = Moments([float(samples)] * INPUTS, [0.0] * INPUTS, [1.0] * INPUTS)
     value = LocalUpdate(
@@ -109,6 +110,7 @@ def update(device_id, *, samples, weight):
         trial=None,
         timestamp=2,
     )
+    value = msgspec.structs.replace(value, **changes)
     return device_id.encode(), msgspec.json.encode(value)
 
 
@@ -212,6 +214,21 @@ class TestAggregationRound:
         letter = newest_message(kafka, Topic.LOCAL_UPDATES_DLQ, DeadLetter)
         assert letter.value_prefix == base64.b64encode(b"{no json").decode()
 
+    def test_makes_a_candidate_of_what_follows_and_tells_nobody_before_it_is_promoted(
+        self, run_dag, database_url, kafka, send_updates
+    ):
+        with connect(database_url) as connection, connection.cursor() as cursor:
+            deployments.open_attempt(cursor, "a", TRAINING)
+        send_updates(update("a", samples=30, weight=1.0), update("b", samples=10, weight=-1.0))
+        run_dag("aggregation_round")
+        send_updates(*[update(name, samples=30, weight=2.0) for name in "ab"])
+
+        run = run_dag("aggregation_round")
+
+        assert states(run)["publish"] == "skipped"
+        model = newest_message(kafka, Topic.GLOBAL_UPDATES, GlobalModel)
+        assert (model.version, model.status) == (2, ModelStatus.CANDIDATE)
+
     def test_ends_as_skipped_when_no_update_comes(self, run_dag):
         run = run_dag("aggregation_round")
 
@@ -221,3 +238,28 @@ class TestAggregationRound:
             "aggregate": "skipped",
             "publish": "skipped",
         }
+
+
+class TestRollbackModel:
+    def test_publishes_the_weights_of_the_parent_as_the_newest_version(
+        self, run_dag, database_url, kafka, no_updates_to_read, send_updates, monkeypatch, tmp_path
+    ):
+        monkeypatch.setenv("FLEAD_ROUND_MIN_UPDATES", "1")
+        monkeypatch.setenv("FLEAD_ROUND_SECONDS", "0")
+        monkeypatch.setenv("FLEAD_GATE_MIN_ROWS", "0")
+        monkeypatch.setenv("GLOBAL_MODELS_DIR", str(tmp_path))
+        with connect(database_url) as connection, connection.cursor() as cursor:
+            deployments.open_attempt(cursor, "a", TRAINING)
+        for weight in (1.0, 5.0):
+            send_updates(update("a", samples=30, weight=weight))
+            run_dag("aggregation_round")
+
+        run = run_dag("rollback_model", reason="a test")
+
+        assert run.state == "success"
+        model = newest_message(kafka, Topic.GLOBAL_UPDATES, GlobalModel)
+        assert (model.version, model.restored_version) == (3, 1)
+        assert model.weights == [1.0] * INPUTS
+        with create_session() as session:
+            newest = session.scalars(select(AssetEvent).order_by(AssetEvent.id.desc())).first()
+        assert newest.extra == {"version": 3}
