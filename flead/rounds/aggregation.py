@@ -26,9 +26,9 @@ from flead.rounds.promotion import (
 )
 from flead.rounds.rollback import roll_back_if_worse
 from flead.settings import Settings
-from flead.storage import decisions, models, rounds, updates
+from flead.storage import models, promotions, rounds, updates
 from flead.storage.connection import Cursor, connect
-from flead.storage.decisions import Decision
+from flead.storage.promotions import Decision
 from flead.storage.locks import Lock, lock_for_transaction
 from flead.storage.models import StoredModel
 from flead.storage.rounds import Round, RoundState
@@ -235,7 +235,7 @@ def _make_version(
     expected = None if parent is None else parent.model.version
     models.advance_head(cursor, lineage.feature_schema, expected, model.version)
     reason = "the first of its schema" if parent is None else "not judged: no labels, or no gate"
-    decisions.record(
+    promotions.record(
         cursor,
         decided(model.version, expected, Decision.PROMOTED, reason, None, opened.number),
     )

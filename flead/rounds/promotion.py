@@ -20,9 +20,9 @@ from flead.federation.gate import (
 from flead.rounds.artifacts import artifact_path, write_artifact
 from flead.rounds.lineage import Lineage
 from flead.settings import Settings
-from flead.storage import decisions, models, outbox
+from flead.storage import models, outbox, promotions
 from flead.storage.connection import Cursor
-from flead.storage.decisions import DecidedOn, Decision, DeviceLoss
+from flead.storage.promotions import DecidedOn, Decision, DeviceLoss
 from flead.storage.models import StoredModel
 from flead.storage.outbox import OutboxMessage
 from flead.storage.times import from_milliseconds
@@ -69,7 +69,7 @@ def judge_pending(
     model = candidate.model
     comparison = compare(
         as_pairs(
-            decisions.candidate_losses(
+            promotions.candidate_losses(
                 cursor,
                 model.feature_schema,
                 model.version,
@@ -78,7 +78,7 @@ def judge_pending(
             )
         )
     )
-    known = decisions.known_devices(cursor, model.feature_schema)
+    known = promotions.known_devices(cursor, model.feature_schema)
     verdict = judge_candidate(comparison, gate_limits(settings, known))
     reason = "not worse than its parent on the same rows"
     if verdict is Verdict.REJECTED:
@@ -91,7 +91,7 @@ def judge_pending(
         logger.info("Version %s waits for its verdict: %s", model.version, comparison)
         return verdict
     logger.info("Version %s is %s: %s, %s", model.version, verdict, reason, comparison)
-    decisions.record(
+    promotions.record(
         cursor,
         decided(
             model.version, model.parent_version, Decision(verdict.value), reason, comparison, number

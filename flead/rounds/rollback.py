@@ -13,9 +13,9 @@ from flead.rounds.artifacts import artifact_path
 from flead.rounds.lineage import Lineage, current_lineage
 from flead.rounds.promotion import as_pairs, decided, gate_limits, queue_promoted
 from flead.settings import Settings
-from flead.storage import decisions, models
+from flead.storage import models, promotions
 from flead.storage.connection import Cursor, connect
-from flead.storage.decisions import Decision
+from flead.storage.promotions import Decision
 from flead.storage.locks import Lock, lock_for_transaction
 from flead.storage.models import StoredModel
 from flead.storage.times import to_milliseconds
@@ -56,7 +56,7 @@ def roll_back(
     """
     with connect(database_url) as connection, connection.cursor() as cursor:
         lock_for_transaction(cursor, Lock.ROUNDS)
-        if (done := decisions.restored_by(cursor, request_id)) is not None:
+        if (done := promotions.restored_by(cursor, request_id)) is not None:
             return done
         lineage = current_lineage(cursor)
         if lineage.parent is None:
@@ -85,7 +85,7 @@ def roll_back_if_worse(
         return None
     comparison = compare(
         as_pairs(
-            decisions.prequential_losses(
+            promotions.prequential_losses(
                 cursor,
                 head.feature_schema,
                 head.version,
@@ -98,7 +98,7 @@ def roll_back_if_worse(
     if comparison is not None and is_enough(comparison, limits) and is_worse(comparison, limits):
         reason = "its prequential loss is worse than its parent's on the same devices"
         return _restore(cursor, head, good, settings, reason, comparison, number)
-    losses = decisions.evaluated_losses(cursor, head.version, good.model.version)
+    losses = promotions.evaluated_losses(cursor, head.version, good.model.version)
     if losses is not None:
         own, reference = losses
         if own - reference > max(limits.margin, limits.relative_margin * reference):
@@ -108,7 +108,7 @@ def roll_back_if_worse(
 
 
 def _limits(cursor: Cursor, feature_schema: str, settings: Settings) -> Limits:
-    needed = gate_limits(settings, decisions.known_devices(cursor, feature_schema))
+    needed = gate_limits(settings, promotions.known_devices(cursor, feature_schema))
     return msgspec.structs.replace(
         needed,
         alpha=settings.rollback_alpha,
@@ -140,7 +140,7 @@ def _restore(
     reason: str,
     comparison: Comparison | None,
     number: int | None,
-    decided_by: str = decisions.ROUND,
+    decided_by: str = promotions.ROUND,
 ) -> GlobalModel:
     """Publish the good weights as the newest version, and take back what came after them."""
     now = datetime.now(UTC)
@@ -189,7 +189,7 @@ def _restore(
     )
     models.advance_head(cursor, schema, head.version, version)
     restored = decided(version, good.model.version, Decision.RESTORED, reason, None, number)
-    decisions.record(cursor, *made, msgspec.structs.replace(restored, decided_by=decided_by))
+    promotions.record(cursor, *made, msgspec.structs.replace(restored, decided_by=decided_by))
     queue_promoted(cursor, model, settings)
     logger.warning(
         "Version %s restores %s in place of %s: %s", version, good.model.version, bad, reason

@@ -16,7 +16,7 @@ from flead.stack.home import Home
 from flead.stack.lifecycle import running_services
 from flead.stack.service import StackError
 from flead.stack.training import Say
-from flead.storage import catalog, decisions, models
+from flead.storage import catalog, models, promotions
 from flead.storage.catalog import ListedModel, MadeDecision
 from flead.storage.connection import connect
 from flead.storage.migrations import migrate
@@ -164,11 +164,11 @@ def roll_back(home: Home, version: int | None, reason: str, say: Say) -> RolledB
         airflow.wait(ROLLBACK_DAG, run_id, ROLLBACK_SECONDS, on_progress=say)
     with connect(addresses.database_url) as connection, connection.cursor() as cursor:
         request = f"{ROLLBACK_DAG}/{run_id}"
-        restored = decisions.restored_by(cursor, request)
+        restored = promotions.restored_by(cursor, request)
         if restored is None:
             raise StackError(f"run {run_id} of {ROLLBACK_DAG} has restored no version")
         model = models.models(cursor, [restored])[restored].model
-        taken_back = decisions.rolled_back_by(cursor, request)
+        taken_back = promotions.rolled_back_by(cursor, request)
     return RolledBack(
         version=restored,
         restored_version=model.restored_version or 0,
