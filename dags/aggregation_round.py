@@ -13,6 +13,10 @@ the version's artifact, and publishes it to the devices. A run that waits in vai
   what was read: it was deleted, or its broker lost data. The message says what to remove.
 * **`aggregate` failed.** Its round stays open and is resumed by the next run, with a growing pause;
   nothing is averaged twice. `HeadMovedError`: another promotion came between, a retry settles it.
+* **`aggregate` failed with BadRoundError.** The round's updates break a critical rule of
+  `expectations/local_models.json`; the message names it, with an example, and
+  `data_quality_results` has all. Nothing was averaged. Repair the rows of `local_models` and the
+  next run goes on; `FLEAD_ROUND_QUALITY_CHECK=false` lets rounds go on unchecked.
 * **`aggregate` failed with NothingDeployedError.** Trigger `deploy_training`: without a deployment
   there is no feature list to aggregate for.
 * **`publish` is skipped: the round is empty.** Every update was rejected:
@@ -51,12 +55,16 @@ def open_round(run_id: str) -> int:
 
 
 @task
-def aggregate(number: int) -> int | None:
+def aggregate(number: int, run_id: str) -> int | None:
     """Judge the updates and make the next version of the accepted ones."""
+    from flead.quality.rounds import check_round
     from flead.rounds.aggregation import aggregate as make
 
     servers = connections.servers()
-    return make(servers.database_url, Settings.from_environment(), number).version
+    settings = Settings.from_environment()
+    if settings.round_quality_check:
+        check_round(servers.database_url, number, run_id)
+    return make(servers.database_url, settings, number).version
 
 
 @task(outlets=[GLOBAL_MODEL])
