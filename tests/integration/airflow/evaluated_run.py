@@ -96,7 +96,7 @@ def _evaluate(cursor):
     evaluations.plan(cursor, run)
     outcome = Outcome(start, end, 35, 30, 3, 0)
     assert evaluations.complete(cursor, RUN, outcome, NOW + timedelta(seconds=30))
-    evaluations.replace_evaluations(
+    evaluations.add_evaluations(
         cursor,
         RUN,
         COLUMNS,
@@ -112,7 +112,7 @@ def _evaluate(cursor):
         Prediction(device, 0, offset, start, probability, label)
         for device, offset, probability, label in said
     ]
-    feedback.replace_predictions(cursor, RUN, NOW, 3, predictions)
+    feedback.add_predictions(cursor, RUN, NOW, 3, predictions)
     messages = [
         ModelFeedback("a", 3, RUN, to_milliseconds(NOW), 20, 0.1875, 0.9, 0.2, 0.625),
         ModelFeedback("b", 3, RUN, to_milliseconds(NOW), 10, 0.125, 1.0, 0.1, 0.75),
