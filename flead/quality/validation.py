@@ -142,7 +142,14 @@ def _finding(suite: Suite, rule: Rule, found: Mapping[str, Any]) -> Finding:
 
 def _examples(result: Mapping[str, Any]) -> list[Any]:
     rows = result.get("partial_unexpected_index_list") or result["partial_unexpected_list"]
-    return list(rows)[:EXAMPLES]
+    return [_plain(row) for row in list(rows)[:EXAMPLES]]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value without the number types of numpy, which the database does not take."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return value.item() if hasattr(value, "item") else value
 
 
 def _exception_of(info: Mapping[str, Any]) -> str | None:

@@ -4,7 +4,8 @@ WITH run AS (
         *,
         (SELECT min(version) FROM unnest(versions) AS scored (version)) AS oldest,
         (SELECT max(version) FROM unnest(versions) AS scored (version)) AS newest
-    FROM evaluation_runs WHERE evaluation_run_id = %(run)s
+    FROM evaluation_runs
+    WHERE evaluation_run_id = %(run)s
 )
 
 SELECT
@@ -12,10 +13,10 @@ SELECT
     model.status,
     model.global_accuracy,
     model.global_loss,
-    NOT (
+    (
         model.weights || ARRAY[model.intercept, model.global_loss]
-        && ARRAY['NaN', 'Infinity', '-Infinity']::DOUBLE PRECISION []
-    ) AS is_finite,
+        && ARRAY['NaN', 'Infinity', '-Infinity']::DOUBLE PRECISION[]
+    ) IS FALSE AS is_finite,
     (model.version - lag(model.version) OVER (ORDER BY model.version) - 1)::DOUBLE PRECISION
         AS versions_missing_before,
     model.parent_version = 0 OR EXISTS (
@@ -32,11 +33,11 @@ SELECT
         - model.metrics_tp - model.metrics_fp - model.metrics_tn - model.metrics_fn
     )::DOUBLE PRECISION AS metrics_rows_gap,
     (model.num_updates - model.num_devices)::DOUBLE PRECISION AS updates_beyond_devices,
-    (round.accepted - model.num_updates)::DOUBLE PRECISION AS accepted_gap,
+    (opened.accepted - model.num_updates)::DOUBLE PRECISION AS accepted_gap,
     extract(
         EPOCH FROM model.created_at - lag(model.created_at) OVER (ORDER BY model.version)
     )::DOUBLE PRECISION AS seconds_after_the_one_before
 FROM run
 INNER JOIN federated_models AS model ON model.version BETWEEN run.oldest AND run.newest
-LEFT JOIN aggregation_rounds AS round ON model.aggregation_round = round.round
+LEFT JOIN aggregation_rounds AS opened ON model.aggregation_round = opened.round
 ORDER BY model.version

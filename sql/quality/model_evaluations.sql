@@ -1,10 +1,12 @@
 -- Evaluations of a run. A *_gap is the distance of a figure from what its counts or sums give.
 WITH run AS (
-    SELECT * FROM evaluation_runs WHERE evaluation_run_id = %(run)s
+    SELECT * FROM evaluation_runs
+    WHERE evaluation_run_id = %(run)s
 ),
 
 evaluated AS (
-    SELECT * FROM model_evaluations WHERE evaluation_run_id = %(run)s
+    SELECT * FROM model_evaluations
+    WHERE evaluation_run_id = %(run)s
 ),
 
 devices AS (
@@ -18,7 +20,13 @@ devices AS (
         sum(tn) AS tn,
         sum(fn) AS fn,
         sum(log_loss_sum) AS log_loss_sum
-    FROM evaluated WHERE device_id <> '*' GROUP BY model_version
+    FROM evaluated
+    WHERE device_id <> '*'
+    GROUP BY model_version
+),
+
+newest AS (
+    SELECT max(model_version) AS version FROM devices
 ),
 
 messages AS (
@@ -41,9 +49,10 @@ last_week AS (
         greatest(stddev_samp(passed.accuracy), 0.01) AS deviation
     FROM run
     INNER JOIN passed_evaluations AS passed
-        ON passed.device_id = '*'
-        AND passed.evaluation_run_id <> run.evaluation_run_id
-        AND passed.window_end BETWEEN run.window_end - INTERVAL '7 days' AND run.window_end
+        ON
+            passed.device_id = '*'
+            AND run.evaluation_run_id <> passed.evaluation_run_id
+            AND passed.window_end BETWEEN run.window_end - INTERVAL '7 days' AND run.window_end
     INNER JOIN federated_models AS model
         ON passed.model_version = model.version AND run.feature_schema = model.feature_schema
     HAVING count(passed.accuracy) >= 10
@@ -54,9 +63,10 @@ judged AS (
         evaluated.*,
         evaluated.device_id = '*' AND evaluated.status = 'evaluated' AS is_fleet,
         evaluated.device_id <> '*'
-        AND evaluated.model_version = (SELECT max(model_version) FROM devices) AS is_told,
-        tp::DOUBLE PRECISION / nullif(tp + fp, 0) AS precision_of_counts,
-        tp::DOUBLE PRECISION / nullif(tp + fn, 0) AS recall_of_counts
+        AND evaluated.model_version = (SELECT newest.version FROM newest) AS is_told,
+        evaluated.tp::DOUBLE PRECISION
+        / nullif(evaluated.tp + evaluated.fp, 0) AS precision_of_counts,
+        evaluated.tp::DOUBLE PRECISION / nullif(evaluated.tp + evaluated.fn, 0) AS recall_of_counts
     FROM evaluated
 )
 
@@ -70,12 +80,12 @@ SELECT
     judged.roc_auc,
     judged.log_loss,
     judged.brier,
-    NOT (
+    (
         ARRAY[
             judged.accuracy, judged.precision, judged.recall, judged.f1, judged.roc_auc,
             judged.log_loss, judged.brier, judged.log_loss_sum, judged.brier_sum
-        ] && ARRAY['NaN', 'Infinity', '-Infinity']::DOUBLE PRECISION []
-    ) AS is_finite,
+        ] && ARRAY['NaN', 'Infinity', '-Infinity']::DOUBLE PRECISION[]
+    ) IS FALSE AS is_finite,
     (judged.samples - judged.tp - judged.fp - judged.tn - judged.fn)::DOUBLE PRECISION
         AS samples_gap,
     (judged.rows - judged.samples)::DOUBLE PRECISION AS rows_without_label,
@@ -135,7 +145,7 @@ SELECT
         abs(messages.log_loss - judged.log_loss)
     ) END AS message_figures_gap,
     CASE
-        WHEN judged.is_fleet AND judged.model_version = (SELECT max(model_version) FROM devices)
+        WHEN judged.is_fleet AND judged.model_version = (SELECT newest.version FROM newest)
             THEN (judged.accuracy - last_week.mean) / last_week.deviation
     END AS accuracy_deviations
 FROM judged

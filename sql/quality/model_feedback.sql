@@ -1,11 +1,20 @@
 -- Predictions of an evaluation run.
 WITH run AS (
-    SELECT * FROM evaluation_runs WHERE evaluation_run_id = %(run)s
+    SELECT * FROM evaluation_runs
+    WHERE evaluation_run_id = %(run)s
 ),
 
 evaluated AS (
-    SELECT device_id, model_version, samples FROM model_evaluations
+    SELECT
+        device_id,
+        model_version,
+        samples
+    FROM model_evaluations
     WHERE evaluation_run_id = %(run)s AND device_id <> '*'
+),
+
+newest AS (
+    SELECT max(model_version) AS version FROM evaluated
 )
 
 SELECT
@@ -16,13 +25,13 @@ SELECT
     feedback.actual::DOUBLE PRECISION AS actual,
     feedback.error,
     feedback.confidence,
-    NOT (
+    (
         ARRAY[feedback.prediction, feedback.error, feedback.confidence]
-        && ARRAY['NaN', 'Infinity', '-Infinity']::DOUBLE PRECISION []
-    ) AS is_finite,
+        && ARRAY['NaN', 'Infinity', '-Infinity']::DOUBLE PRECISION[]
+    ) IS FALSE AS is_finite,
     abs(feedback.error - abs(feedback.actual - feedback.prediction)) AS error_gap,
     abs(feedback.confidence - abs(2 * feedback.prediction - 1)) AS confidence_gap,
-    feedback.model_version = (SELECT max(model_version) FROM evaluated) AS is_of_newest_version,
+    feedback.model_version = (SELECT newest.version FROM newest) AS is_of_newest_version,
     coalesce(
         feedback.kafka_offset >= (run.start_offsets ->> feedback.kafka_partition::TEXT)::BIGINT
         AND feedback.kafka_offset < (run.end_offsets ->> feedback.kafka_partition::TEXT)::BIGINT,
@@ -33,8 +42,9 @@ SELECT
         AS age_seconds,
     (
         SELECT count(*) FROM evaluated AS labelled
-        WHERE labelled.samples > 0
-            AND labelled.model_version = (SELECT max(model_version) FROM evaluated)
+        WHERE
+            labelled.samples > 0
+            AND labelled.model_version = (SELECT newest.version FROM newest)
             AND NOT EXISTS (
                 SELECT FROM model_feedback AS given
                 WHERE given.evaluation_run_id = %(run)s AND given.device_id = labelled.device_id

@@ -1,7 +1,7 @@
 -- Windows that the stream analysis wrote between the evaluation before a run and the run.
 WITH run AS (
     SELECT
-        *,
+        this.*,
         coalesce(
             (
                 SELECT max(earlier.evaluated_at) FROM evaluation_runs AS earlier
@@ -9,7 +9,8 @@ WITH run AS (
             ),
             this.window_start
         ) AS since
-    FROM evaluation_runs AS this WHERE this.evaluation_run_id = %(run)s
+    FROM evaluation_runs AS this
+    WHERE this.evaluation_run_id = %(run)s
 )
 
 SELECT
@@ -19,8 +20,8 @@ SELECT
     result.model_version,
     result.mean_probability,
     result.accuracy,
-    (result.row_count - result.anomaly_count)::DOUBLE PRECISION AS rows_without_anomaly,
     result.anomaly_count::DOUBLE PRECISION AS anomaly_count,
+    (result.row_count - result.anomaly_count)::DOUBLE PRECISION AS rows_without_anomaly,
     (result.row_count - result.scored_rows)::DOUBLE PRECISION AS rows_not_scored,
     (result.scored_rows - result.rows_labelled)::DOUBLE PRECISION AS scored_rows_without_label,
     result.probability_sum NOT IN ('NaN', 'Infinity', '-Infinity') AS is_finite,
@@ -34,6 +35,6 @@ SELECT
     )::DOUBLE PRECISION AS seconds_since_the_newest
 FROM run
 INNER JOIN stream_analysis_results AS result
-    ON result.created_at > run.since AND result.created_at <= run.evaluated_at
+    ON run.since < result.created_at AND run.evaluated_at >= result.created_at
 LEFT JOIN federated_models AS model ON result.model_version = model.version
 ORDER BY result.window_start, result.window_seconds, result.device_id, result.model_version
