@@ -13,7 +13,7 @@ the version's artifact, and publishes it to the devices. A run that waits in vai
   what was read: it was deleted, or its broker lost data. The message says what to remove.
 * **`aggregate` failed.** Its round stays open and is resumed by the next run, with a growing pause;
   nothing is averaged twice. `HeadMovedError`: another promotion came between, a retry settles it.
-* **`aggregate` failed with BadRoundError.** The round's updates break a critical rule of
+* **`aggregate` failed: "is not averaged and stays open".** The round's updates break a critical rule of
   `expectations/local_models.json`; the message names it, with an example, and
   `data_quality_results` has all. Nothing was averaged. Repair the rows of `local_models` and the
   next run goes on; `FLEAD_ROUND_QUALITY_CHECK=false` lets rounds go on unchecked.
@@ -31,7 +31,7 @@ the version's artifact, and publishes it to the devices. A run that waits in vai
 from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import dag, task
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.sdk.types import OutletEventAccessorsProtocol
 
 from flead.settings import Settings
@@ -57,13 +57,17 @@ def open_round(run_id: str) -> int:
 @task
 def aggregate(number: int, run_id: str) -> int | None:
     """Judge the updates and make the next version of the accepted ones."""
-    from flead.quality.rounds import check_round
+    from flead.quality.rounds import BadRoundError, check_round
     from flead.rounds.aggregation import aggregate as make
 
     servers = connections.servers()
     settings = Settings.from_environment()
     if settings.round_quality_check:
-        check_round(servers.database_url, number, run_id)
+        try:
+            check_round(servers.database_url, number, run_id)
+        except BadRoundError as reason:
+            # A retry would find the same rows.
+            raise AirflowFailException(str(reason)) from None
     return make(servers.database_url, settings, number).version
 
 

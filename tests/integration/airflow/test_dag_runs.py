@@ -78,7 +78,7 @@ def newest_message(kafka, topic, kind):
     return msgspec.json.decode(records[-1].value, type=kind)
 
 
-def update(device_id, *, samples, weight):
+def update(device_id, *, samples, weight, rows_labelled=None):
     """Key and value from a device that started at version 0, the zero model, and has labels."""
     moments = Moments([float(samples)] * INPUTS, [0.0] * INPUTS, [1.0] * INPUTS)
     value = LocalUpdate(
@@ -97,7 +97,7 @@ def update(device_id, *, samples, weight):
         personalized_metrics=None,
         accuracy=None,
         rows=samples,
-        rows_labelled=samples,
+        rows_labelled=samples if rows_labelled is None else rows_labelled,
         rows_pseudo_labelled=0,
         label_source=LabelSource.LABEL,
         input_partition=0,
@@ -200,6 +200,24 @@ class TestAggregationRound:
         with create_session() as session:
             [event] = session.scalars(select(AssetEvent))
         assert event.extra == {"version": 1}
+
+    def test_of_updates_that_do_not_add_up_names_the_rule_and_averages_nothing(
+        self, run_dag, database_url, send_updates, tmp_path
+    ):
+        with connect(database_url) as connection, connection.cursor() as cursor:
+            deployments.open_attempt(cursor, "a", TRAINING)
+        send_updates(*[update(name, samples=30, weight=1.0, rows_labelled=7) for name in "ab"])
+
+        run = run_dag("aggregation_round")
+
+        assert (run.state, states(run)["aggregate"]) == ("failed", "failed")
+        with connect(database_url) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT rule, state FROM data_quality_results CROSS JOIN aggregation_rounds"
+                " WHERE NOT success AND severity = 'critical'"
+            )
+            assert cursor.fetchall() == [("rows_add_up", "open")]
+        assert list(tmp_path.iterdir()) == []
 
     def test_of_nothing_but_bad_messages_publishes_their_dead_letters_and_no_version(
         self, run_dag, database_url, kafka, send_updates

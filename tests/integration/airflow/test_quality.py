@@ -8,6 +8,7 @@ from flead.storage import outbox, quality
 from flead.storage.connection import connect
 from flead.storage.migrations import migrate
 from flead.storage.quality import QualityStatus
+from flead_airflow.preloading import preload
 from tests.integration.airflow.evaluated_run import RUN, fill, fill_analyses, fill_round
 
 pytestmark = pytest.mark.servers
@@ -200,6 +201,11 @@ def test_an_accuracy_far_from_last_week_s_is_a_warning(check, query):
 
     assert verdict.status is QualityStatus.PASSED
     assert names(verdict.warned) == {"model_evaluations.accuracy_is_like_last_week"}
+
+
+def test_a_scheduler_loads_the_library_once_for_its_tasks_and_other_processes_do_not():
+    assert not preload(["airflow", "triggerer"])
+    assert preload(["airflow", "scheduler"])
 
 
 class TestCheckOfARound:
