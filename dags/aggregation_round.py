@@ -13,10 +13,10 @@ the version's artifact, and publishes it to the devices. A run that waits in vai
   what was read: it was deleted, or its broker lost data. The message says what to remove.
 * **`aggregate` failed.** Its round stays open and is resumed by the next run, with a growing pause;
   nothing is averaged twice. `HeadMovedError`: another promotion came between, a retry settles it.
-* **`aggregate` failed: "is not averaged and stays open".** The round's updates break a critical rule of
-  `expectations/local_models.json`; the message names it, with an example, and
-  `data_quality_results` has all. Nothing was averaged. Repair the rows of `local_models` and the
-  next run goes on; `FLEAD_ROUND_QUALITY_CHECK=false` lets rounds go on unchecked.
+* **`aggregate` failed: "is not averaged and stays open".** The round's updates break a critical
+  rule of `expectations/local_models.json`; the message names it with an example, and
+  `data_quality_results` has all. Repair the rows of `local_models`, and the next run goes on;
+  `FLEAD_ROUND_QUALITY_CHECK=false` lets rounds go on unchecked.
 * **`aggregate` failed with NothingDeployedError.** Trigger `deploy_training`: without a deployment
   there is no feature list to aggregate for.
 * **`publish` is skipped: the round is empty.** Every update was rejected:

@@ -16,13 +16,8 @@ pytestmark = pytest.mark.servers
 POISONS = {
     "model_evaluations.accuracy_is_a_share": "UPDATE model_evaluations SET accuracy = 1.7"
     " WHERE device_id = 'a' AND model_version = 3",
-    "model_evaluations.figures_are_finite": "UPDATE model_evaluations SET log_loss = 'NaN'"
-    " WHERE device_id = '*'",
     "model_evaluations.every_device_is_there": "DELETE FROM model_evaluations"
     " WHERE device_id = 'c'",
-    "model_evaluations.every_version_is_there": "DELETE FROM model_evaluations"
-    " WHERE model_version = 1",
-    "model_evaluations.rows_exist": "DELETE FROM model_evaluations",
     "model_evaluations.evaluation_is_fresh": "UPDATE model_evaluations"
     " SET window_end = window_end - INTERVAL '2 hours',"
     " window_start = window_start - INTERVAL '2 hours'",
@@ -30,6 +25,18 @@ POISONS = {
     " SELECT (jsonb_populate_record(made, jsonb_build_object("
     "'window_start', made.window_start - INTERVAL '1 hour'))).*"
     " FROM model_evaluations AS made WHERE device_id = 'a' AND model_version = 3",
+    "model_feedback.one_prediction_a_row": "UPDATE model_feedback"
+    " SET kafka_offset = 110, event_time = event_time + INTERVAL '1 second'"
+    " WHERE kafka_offset = 111",
+    "model_feedback.error_is_the_distance_of_prediction_and_actual": "UPDATE model_feedback"
+    " SET error = 0.5 WHERE kafka_offset = 110",
+    "federated_models.versions_have_no_gap": "DELETE FROM federated_models WHERE version = 2",
+}
+OTHER_POISONS = {
+    "model_evaluations.figures_are_finite": "UPDATE model_evaluations SET log_loss = 'NaN'"
+    " WHERE device_id = '*'",
+    "model_evaluations.every_version_is_there": "DELETE FROM model_evaluations"
+    " WHERE model_version = 1",
     "model_evaluations.figures_come_from_labels": "UPDATE model_evaluations SET accuracy = 0.5"
     " WHERE device_id = 'c'",
     "model_evaluations.f1_fits_precision_and_recall": "UPDATE model_evaluations SET f1 = 0.8"
@@ -39,16 +46,10 @@ POISONS = {
     "model_evaluations.one_message_a_labelled_device": "DELETE FROM outbox WHERE key = 'b'",
     "model_evaluations.messages_say_what_was_measured": "UPDATE outbox"
     " SET value = jsonb_set(value::jsonb, '{accuracy}', '0.95')::text WHERE key = 'a'",
-    "model_feedback.one_prediction_a_row": "UPDATE model_feedback"
-    " SET kafka_offset = 110, event_time = event_time + INTERVAL '1 second'"
-    " WHERE kafka_offset = 111",
-    "model_feedback.error_is_the_distance_of_prediction_and_actual": "UPDATE model_feedback"
-    " SET error = 0.5 WHERE kafka_offset = 110",
     "model_feedback.prediction_is_a_probability": "UPDATE model_feedback"
     " SET prediction = 1.25, error = 0.25, confidence = 1.5 WHERE kafka_offset = 110",
     "model_feedback.rows_lie_in_the_window": "UPDATE model_feedback SET kafka_offset = 99"
     " WHERE kafka_offset = 110",
-    "federated_models.versions_have_no_gap": "DELETE FROM federated_models WHERE version = 2",
     "federated_models.parent_is_known": "UPDATE federated_models SET feature_schema = 'another'"
     " WHERE version = 1",
     "federated_models.weights_are_finite": "UPDATE federated_models SET weights[2] = 'Infinity'"
@@ -138,6 +139,21 @@ def test_a_poisoned_run_is_quarantined_by_the_rule_s_name(rule, statement, check
         rule,
     )
     assert (severity, bool(why)) == ("critical", True)
+
+
+def test_every_broken_rule_is_named(check, query):
+    for statement in OTHER_POISONS.values():
+        query(statement)
+
+    verdict = check()
+
+    assert names(verdict.failed) >= set(OTHER_POISONS)
+
+
+def test_a_run_without_rows_is_quarantined(check, query):
+    query("DELETE FROM model_evaluations")
+
+    assert "model_evaluations.rows_exist" in names(check().failed)
 
 
 def test_a_failing_row_is_kept_as_an_example_by_its_key(check, query):
