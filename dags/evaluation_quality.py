@@ -30,6 +30,7 @@ from airflow.sdk.types import OutletEventAccessorsProtocol
 
 from flead_airflow import connections
 from flead_airflow.assets import EVALUATION, FEEDBACK
+from flead_airflow.defaults import task_defaults
 from flead_airflow.quality import CheckEvaluationsOperator
 
 
@@ -104,14 +105,11 @@ def tell(verdicts: list[dict[str, Any]]) -> None:
     },
     tags=["flead", "analysis"],
     doc_md=__doc__,
-    default_args={
-        "owner": "flead",
-        "retries": 2,
-        "retry_delay": timedelta(seconds=10),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=1),
-        "execution_timeout": timedelta(minutes=20),
-    },
+    default_args=task_defaults(
+        retries=2,
+        retry_delay=timedelta(seconds=10),
+        execution_timeout=timedelta(minutes=20),
+    ),
 )
 def evaluation_quality() -> None:
     """Find, check, release, tell."""
