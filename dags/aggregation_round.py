@@ -15,6 +15,10 @@ in vain ends as skipped.
   what was read: it was deleted, or its broker lost data. The message says what to remove.
 * **`aggregate` failed.** Its round stays open and is resumed by the next run, with a growing pause;
   nothing is averaged twice. `HeadMovedError`: another promotion came between, a retry settles it.
+* **`aggregate` failed: "is not averaged and stays open".** The round's updates break a critical
+  rule of `expectations/local_models.json`; the message names it with an example, and
+  `data_quality_results` has all. Repair the rows of `local_models`, and the next run goes on;
+  `FLEAD_ROUND_QUALITY_CHECK=false` lets rounds go on unchecked.
 * **`aggregate` failed with NothingDeployedError.** Trigger `deploy_training`: without a deployment
   there is no feature list to aggregate for.
 * **`publish` is skipped: nothing was promoted.** The table `promotion_decisions` says what became
@@ -33,7 +37,7 @@ in vain ends as skipped.
 from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import dag, task
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.sdk.types import OutletEventAccessorsProtocol
 
 from flead.settings import Settings
@@ -57,12 +61,20 @@ def open_round(run_id: str) -> int:
 
 
 @task
-def aggregate(number: int) -> int | None:
+def aggregate(number: int, run_id: str) -> int | None:
     """Judge candidate and updates, make the next version; return the one that was promoted."""
+    from flead.quality.rounds import BadRoundError, check_round
     from flead.rounds.aggregation import aggregate as make
 
     servers = connections.servers()
-    return make(servers.database_url, Settings.from_environment(), number).promoted_version
+    settings = Settings.from_environment()
+    if settings.round_quality_check:
+        try:
+            check_round(servers.database_url, number, run_id)
+        except BadRoundError as reason:
+            # A retry would find the same rows.
+            raise AirflowFailException(str(reason)) from None
+    return make(servers.database_url, settings, number).promoted_version
 
 
 @task(outlets=[GLOBAL_MODEL])

@@ -4,7 +4,7 @@ Runs when a model is promoted and on a time leg, at most every `FLEAD_EVALUATION
 Plans the newest version of which enough labelled rows lie beyond its training, with the older ones
 that await an evaluation and the parents of all these, on one window of offsets; Spark scores them
 in one pass. Figures go to `model_evaluations`, a sample of predictions to `model_feedback`, and
-what devices are told to the outbox, held until it is released.
+what devices are told to the outbox, held until `evaluation_quality` releases it.
 
 ## Triage
 * **Runs end as skipped.** The message of `plan` says why: the pause is not over, no version waits,
@@ -55,7 +55,6 @@ def plan(run_id: str) -> dict[str, Any]:
         evaluation_run_id=run.evaluation_run_id,
         kafka=connections.spark_kafka(),
         feedback_rows=settings.feedback_rows,
-        release_feedback=settings.release_feedback,
     )
     return dict(msgspec.to_builtins(evaluation))
 
@@ -64,14 +63,11 @@ def plan(run_id: str) -> dict[str, Any]:
 def announce(
     evaluation: dict[str, Any], outlet_events: OutletEventAccessorsProtocol
 ) -> dict[str, Any]:
-    """Tell the DAGs that wait for an evaluation, and send what was released."""
-    from flead.rounds.publishing import publish
+    """Tell the DAGs that wait for an evaluation."""
     from flead.storage import evaluations
     from flead.storage.connection import connect
 
-    servers = connections.servers()
-    publish(servers.database_url, servers.kafka)
-    with connect(servers.database_url) as connection, connection.cursor() as cursor:
+    with connect(connections.servers().database_url) as connection, connection.cursor() as cursor:
         run = evaluations.get(cursor, evaluation["evaluation_run_id"])
     made = {"evaluation_run_id": run.evaluation_run_id, "versions": run.versions}
     outlet_events[EVALUATION].extra = made

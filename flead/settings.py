@@ -87,8 +87,10 @@ class Settings(msgspec.Struct, frozen=True):
     """Messages before an evaluation's window that are read for its rows' history at most."""
     feedback_rows: Annotated[int, Meta(ge=0)] = 5
     """Predictions of each device that an evaluation keeps."""
-    release_feedback: bool = False
-    """Send feedback to the devices without waiting for its release."""
+    round_quality_check: bool = True
+    """Judge the updates of a round by the suite `local_models` before they are averaged."""
+    data_docs_dir: str = "/var/lib/flead/data-docs"
+    """Where the pages of quality checks are written, and served to who is logged in to Airflow."""
     training_script: str = str(TRAINING_SCRIPT)
     """Path of the training job on the JobManager's machine; this checkout's, when they share it."""
 

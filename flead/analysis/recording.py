@@ -33,12 +33,11 @@ def record(
     devices: pa.Table,
     fleet_auc: Mapping[int, float | None],
     not_scored: Mapping[int, str],
-    *,
-    release_feedback: bool,
 ) -> Outcome:
     """Write the evaluations, predictions and feedback of a run, and close it.
 
-    A run that was closed before keeps what it has; its devices are told nothing twice.
+    What its devices are told is held until the quality checks release it. A run that was closed
+    before keeps what it has; its devices are told nothing twice.
 
     Parameters
     ----------
@@ -78,8 +77,7 @@ def record(
             cursor, run.evaluation_run_id, run.planned_at, newest, predictions_of(of_newest)
         )
         if is_first:
-            state = OutboxState.READY if release_feedback else OutboxState.HELD
-            outbox.add(cursor, messages_of(run, newest, of_newest), state)
+            outbox.add(cursor, messages_of(run, newest, of_newest), OutboxState.HELD)
     logger.info(
         "Evaluation %s: %s rows, %s of them labelled, of %s devices; %s new predictions",
         run.evaluation_run_id,

@@ -69,12 +69,10 @@ class ModelEvaluation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What an evaluation is started with; its versions and offsets are in `evaluation_runs`.
 
     `kafka` holds properties of the Java client. `feedback_rows` predictions of each device are
-    kept; what its devices are told is held back unless `release_feedback`. `buckets` groups of
-    devices are scored side by side.
+    kept. `buckets` groups of devices are scored side by side.
     """
 
     evaluation_run_id: str
     kafka: dict[str, str]
     feedback_rows: Annotated[int, Meta(ge=0)] = 5
-    release_feedback: bool = False
     buckets: Annotated[int, Meta(ge=1, le=1_024)] = 8

@@ -28,9 +28,9 @@ from flead.rounds.rollback import roll_back_if_worse
 from flead.settings import Settings
 from flead.storage import models, promotions, rounds, updates
 from flead.storage.connection import Cursor, connect
-from flead.storage.promotions import Decision
 from flead.storage.locks import Lock, lock_for_transaction
 from flead.storage.models import StoredModel
+from flead.storage.promotions import Decision
 from flead.storage.rounds import Round, RoundState
 from flead.storage.times import to_milliseconds
 from flead.storage.updates import JudgedAs, Judgement, ReadUpdate

@@ -22,9 +22,9 @@ from flead.rounds.lineage import Lineage
 from flead.settings import Settings
 from flead.storage import models, outbox, promotions
 from flead.storage.connection import Cursor
-from flead.storage.promotions import DecidedOn, Decision, DeviceLoss
 from flead.storage.models import StoredModel
 from flead.storage.outbox import OutboxMessage
+from flead.storage.promotions import DecidedOn, Decision, DeviceLoss
 from flead.storage.times import from_milliseconds
 
 logger = logging.getLogger(__name__)

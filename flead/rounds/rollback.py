@@ -15,9 +15,9 @@ from flead.rounds.promotion import as_pairs, decided, gate_limits, queue_promote
 from flead.settings import Settings
 from flead.storage import models, promotions
 from flead.storage.connection import Cursor, connect
-from flead.storage.promotions import Decision
 from flead.storage.locks import Lock, lock_for_transaction
 from flead.storage.models import StoredModel
+from flead.storage.promotions import Decision
 from flead.storage.times import to_milliseconds
 
 REACH_ROUNDS: Final = 50

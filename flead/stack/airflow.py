@@ -162,6 +162,7 @@ def _chosen(home: Home) -> dict[str, str]:
         "FLEAD_ARCHIVE_URI": (home.data / "archive").as_uri(),
         "FLEAD_STREAM_URI": (home.data / "stream").as_uri(),
         "FLEAD_STREAM_LOG": str(home.log_file(STREAM)),
+        "FLEAD_DATA_DOCS_DIR": str(home.data / "data-docs"),
     }
 
 

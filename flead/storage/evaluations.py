@@ -121,7 +121,9 @@ def complete(cursor: Cursor, evaluation_run_id: str, outcome: Outcome, now: date
         UPDATE evaluation_runs AS run
         SET state = 'evaluated', window_start = %s, window_end = %s, rows = %s,
             rows_labelled = %s, devices = %s, devices_short_of_history = %s,
-            evaluated_at = coalesce(run.evaluated_at, %s)
+            evaluated_at = coalesce(run.evaluated_at, %s),
+            -- Rows that were missing may be written now, and have to be checked.
+            quality_status = 'pending'
         FROM known
         WHERE run.evaluation_run_id = known.evaluation_run_id
         RETURNING known.state

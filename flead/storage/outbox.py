@@ -47,19 +47,11 @@ def add(
     )
 
 
-def release(cursor: Cursor, ids: Sequence[int]) -> int:
-    """Make held messages ready; returns how many of `ids` were held."""
-    cursor.execute(
-        "UPDATE outbox SET state = 'ready' WHERE id = ANY(%s) AND state = 'held'", (list(ids),)
-    )
-    return cursor.rowcount
-
-
 def next_ready(cursor: Cursor, limit: int) -> list[QueuedMessage]:
     """Return the first `limit` messages to publish, in id order.
 
-    A ready message waits while one of its topic and key with a lower id is held: a key's
-    order is that of the ids.
+    A ready message waits while one of its topic and key with a lower id is held and may yet be
+    released: a key's order is that of the ids. One that is quarantined holds up no others.
     """
     cursor.execute(
         """
@@ -67,8 +59,8 @@ def next_ready(cursor: Cursor, limit: int) -> list[QueuedMessage]:
         FROM outbox AS ready
         WHERE ready.state = 'ready' AND NOT EXISTS (
             SELECT FROM outbox AS held
-            WHERE held.state = 'held' AND held.topic = ready.topic
-                AND held.key = ready.key AND held.id < ready.id
+            WHERE held.state = 'held' AND NOT held.is_quarantined
+                AND held.topic = ready.topic AND held.key = ready.key AND held.id < ready.id
         )
         ORDER BY ready.id
         LIMIT %s

@@ -94,14 +94,7 @@ def main() -> None:
     with reporting(spark):
         rows = read_rows(spark, config.kafka, prepared.run)
         devices, areas = evaluate(rows, prepared.scoring, config.buckets)
-        record(
-            database_url,
-            prepared.run,
-            devices,
-            areas,
-            prepared.not_scored,
-            release_feedback=config.release_feedback,
-        )
+        record(database_url, prepared.run, devices, areas, prepared.not_scored)
     spark.stop()
 
 

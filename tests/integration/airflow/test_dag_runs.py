@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from airflow.dag_processing.bundles.manager import DagBundlesManager
 from airflow.dag_processing.dagbag import DagBag
-from airflow.models.asset import AssetEvent
+from airflow.models.asset import AssetEvent, AssetModel
 from airflow.utils import db
 from airflow.utils.session import create_session
 from sqlalchemy import select
@@ -27,11 +27,14 @@ from flead.contracts.messages import (
 from flead.contracts.schema import feature_schema
 from flead.contracts.simulation import FEATURES
 from flead.contracts.topics import Topic
-from flead.messaging.reading import read_committed
+from flead.messaging.reading import end_offsets, read_committed
+from flead.messaging.topics import create_topics
 from flead.storage import deployments
 from flead.storage.connection import connect
 from flead.storage.deployments import AttemptStatus
+from flead.storage.migrations import migrate
 from flead_airflow.flink.hook import FlinkRestHook
+from tests.integration.airflow import evaluated_run
 
 pytestmark = [
     pytest.mark.servers,
@@ -200,6 +203,24 @@ class TestAggregationRound:
             [event] = session.scalars(select(AssetEvent))
         assert event.extra == {"version": 1}
 
+    def test_of_updates_that_do_not_add_up_names_the_rule_and_averages_nothing(
+        self, run_dag, database_url, send_updates, tmp_path
+    ):
+        with connect(database_url) as connection, connection.cursor() as cursor:
+            deployments.open_attempt(cursor, "a", TRAINING)
+        send_updates(*[update(name, samples=30, weight=1.0, rows_labelled=7) for name in "ab"])
+
+        run = run_dag("aggregation_round")
+
+        assert (run.state, states(run)["aggregate"]) == ("failed", "failed")
+        with connect(database_url) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT rule, state FROM data_quality_results CROSS JOIN aggregation_rounds"
+                " WHERE NOT success AND severity = 'critical'"
+            )
+            assert cursor.fetchall() == [("rows_add_up", "open")]
+        assert list(tmp_path.iterdir()) == []
+
     def test_of_nothing_but_bad_messages_publishes_their_dead_letters_and_no_version(
         self, run_dag, database_url, kafka, send_updates
     ):
@@ -263,3 +284,53 @@ class TestRollbackModel:
         with create_session() as session:
             newest = session.scalars(select(AssetEvent).order_by(AssetEvent.id.desc())).first()
         assert newest.extra == {"version": 3}
+
+
+class TestEvaluationQuality:
+    @pytest.fixture(autouse=True)
+    def evaluation(self, database_url, kafka, tmp_path, monkeypatch):
+        monkeypatch.setenv("FLEAD_DATA_DOCS_DIR", str(tmp_path))
+        migrate(database_url)
+        create_topics({"bootstrap.servers": kafka})
+        evaluated_run.fill(database_url)
+
+    def test_quarantines_an_evaluation_and_releases_it_once_it_is_repaired(
+        self, run_dag, database_url, kafka, tmp_path
+    ):
+        properties = {"bootstrap.servers": kafka}
+        before = end_offsets(properties, Topic.FEEDBACK)
+        with connect(database_url) as connection, connection.cursor() as cursor:
+            cursor.execute("UPDATE model_evaluations SET accuracy = 1.7 WHERE device_id = 'a'")
+
+        run = run_dag("evaluation_quality")
+
+        assert run.state == "failed"
+        assert states(run) == {
+            "find": "success",
+            "check": "success",
+            "release": "skipped",
+            "tell": "failed",
+        }
+        assert end_offsets(properties, Topic.FEEDBACK) == before
+
+        nothing_new = run_dag("evaluation_quality")
+
+        assert states(nothing_new)["find"] == "skipped"
+
+        with connect(database_url) as connection, connection.cursor() as cursor:
+            cursor.execute("UPDATE model_evaluations SET accuracy = 0.9 WHERE device_id = 'a'")
+        again = run_dag("evaluation_quality", evaluation_run_id=evaluated_run.RUN)
+
+        assert again.state == "success"
+        sent = read_committed(properties, Topic.FEEDBACK, before, 100).records
+        assert {record.key for record in sent} == {b"a", b"b"}
+        assert (tmp_path / evaluated_run.RUN / "index.html").is_file()
+        [check] = [each for each in again.get_task_instances() if each.task_id == "check"]
+        assert f"/flead/data-docs/{evaluated_run.RUN}/" in check.xcom_pull(
+            task_ids="check", key="_link_DataDocsLink"
+        )
+        with create_session() as session:
+            [event] = session.scalars(
+                select(AssetEvent).join(AssetEvent.asset).where(AssetModel.name == "feedback")
+            )
+        assert event.extra["evaluation_run_id"] == evaluated_run.RUN

@@ -19,6 +19,7 @@ TABLES = {
     "analysis_days",
     "anomalies",
     "batch_analysis_results",
+    "data_quality_results",
     "device_moments",
     "device_samples",
     "evaluation_runs",
@@ -131,6 +132,7 @@ def test_timescaledb_gets_a_hypertable_with_compression_and_retention(timescaled
         " FROM timescaledb_information.dimensions ORDER BY 1",
     ) == [
         ("anomalies", "event_time", timedelta(days=1)),
+        ("data_quality_results", "created_at", timedelta(days=1)),
         ("device_samples", "event_time", timedelta(days=1)),
         ("local_models", "kafka_timestamp", timedelta(hours=6)),
         ("model_evaluations", "window_end", timedelta(days=1)),

@@ -453,11 +453,14 @@ class TestOutbox:
         ]
         outbox.add(cursor, ready)
         assert [q.message.value for q in outbox.next_ready(cursor, 10)] == ["3", "4"]
-        cursor.execute("SELECT id FROM outbox WHERE state = 'held'")
-        [(waiting,)] = cursor.fetchall()
-        assert outbox.release(cursor, [waiting]) == 1
-        assert outbox.release(cursor, [waiting]) == 0
+        cursor.execute("UPDATE outbox SET state = 'ready' WHERE state = 'held'")
         assert [q.message.value for q in outbox.next_ready(cursor, 10)] == ["1", "2", "3", "4"]
+
+    def test_a_key_does_not_wait_for_its_quarantined_messages(self, cursor):
+        outbox.add(cursor, [OutboxMessage("t", "a", "1")], OutboxState.HELD)
+        cursor.execute("UPDATE outbox SET is_quarantined = TRUE")
+        outbox.add(cursor, [OutboxMessage("t", "a", "2")])
+        assert [q.message.value for q in outbox.next_ready(cursor, 10)] == ["2"]
 
     def test_published_messages_are_not_handed_out_again(self, cursor):
         outbox.add(
