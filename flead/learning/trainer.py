@@ -8,18 +8,29 @@ from typing import Final
 
 import numpy as np
 
-from flead.contracts.messages import Anomaly, ClosedBy, LocalUpdate, TrainingState
+from flead.contracts.messages import (
+    Anomaly,
+    ClosedBy,
+    LocalUpdate,
+    ModelFeedback,
+    TrainingState,
+)
 from flead.contracts.schema import feature_schema
 from flead.features.rolling import roll
 from flead.features.rows import Floats, Integers, RowBatch
+from flead.learning.adaptation import CLOSED_LOOP, Adaptation
+from flead.learning.adopting import adopt
 from flead.learning.anomalies import describe_anomalies
 from flead.learning.cohorts import assign, cohorts_of
+from flead.learning.feedback import CUT, is_alarming
 from flead.learning.fleet import FleetState
 from flead.learning.pending import Columns, Indices
+from flead.learning.plateau import LOSS
+from flead.learning.rate import LEAST, MULTIPLIER
 from flead.learning.scoring import probability, score_rows
 from flead.learning.state import NO_DEADLINE, NO_PARTITION, TrainerState
 from flead.learning.updates import Occasion
-from flead.learning.windows import PERSONALIZED, ClosedWindows, close_windows, start_personalized
+from flead.learning.windows import PERSONALIZED, ClosedWindows, close_windows
 from flead.learning.zscore import is_anomalous
 
 JITTER: Final = 0.25
@@ -64,6 +75,8 @@ class LocalTrainer:
         A device without a row for so long is forgotten; when it comes back it starts anew.
     observer
         Told of the windows as they close.
+    adaptation
+        How devices adapt by themselves.
 
     Raises
     ------
@@ -76,9 +89,11 @@ class LocalTrainer:
         features: Sequence[str],
         device_ttl_days: float = math.inf,
         observer: WindowObserver | None = None,
+        adaptation: Adaptation = CLOSED_LOOP,
     ) -> None:
         self._features = list(features)
         self._observer = observer
+        self._adaptation = adaptation
         self._ttl_ms = device_ttl_days * DAY_MS
         self._schema = feature_schema(features)
         self._state = TrainerState.fresh(len(features))
@@ -115,6 +130,24 @@ class LocalTrainer:
             self._take(part, devices, now_ms, fleet, outcome)
         return outcome
 
+    def take_feedback(self, feedback: Sequence[ModelFeedback], fleet: FleetState) -> None:
+        """Lower the rates of devices on which an evaluated global model did badly.
+
+        Each version counts once for a device, and only when it is newer than those before; during
+        a trial the rate stays. Devices without rows are not known and have no rate.
+        """
+        arrays = self._state.arrays
+        known = [each for each in feedback if each.device_id in self._numbers]
+        for each in sorted(known, key=lambda message: message.model_version):
+            device = self._numbers[each.device_id]
+            if each.model_version <= arrays.feedback_version[device]:
+                continue
+            arrays.feedback_version[device] = each.model_version
+            on_trial = assign(fleet.control, [each.device_id])[0] > 0
+            if not on_trial and is_alarming(each.log_loss, arrays.progress[device, LOSS]):
+                lowered = CUT * arrays.rate[device, MULTIPLIER]
+                arrays.rate[device, MULTIPLIER] = max(lowered, LEAST)
+
     def close_due(self, now_ms: int, fleet: FleetState) -> Outcome:
         """Close and train the windows whose oldest row has waited long enough.
 
@@ -146,7 +179,11 @@ class LocalTrainer:
 
     @classmethod
     def from_bytes(
-        cls, data: bytes, features: Sequence[str], device_ttl_days: float = math.inf
+        cls,
+        data: bytes,
+        features: Sequence[str],
+        device_ttl_days: float = math.inf,
+        adaptation: Adaptation = CLOSED_LOOP,
     ) -> "LocalTrainer":
         """Restore a trainer.
 
@@ -155,7 +192,7 @@ class LocalTrainer:
         ValueError
             When the bytes are no state, of an unknown version, of another feature list, or cut off.
         """
-        trainer = cls(features, device_ttl_days)
+        trainer = cls(features, device_ttl_days, adaptation=adaptation)
         trainer._state = TrainerState.from_bytes(data, features)
         trainer._number_devices()
         return trainer
@@ -205,7 +242,7 @@ class LocalTrainer:
         arrays.partition[device] = batch.partition
         arrays.last_row_ms[devices] = now_ms
         current = fleet.current(self._schema)
-        start_personalized(state, devices, current)
+        adopt(state, devices, current)
         places = pending.append(
             device, Columns(inputs, batch.label, batch.event_time, batch.offset)
         )
@@ -260,6 +297,7 @@ class LocalTrainer:
                 revision=fleet.control.revision,
                 hyperparameters=cohort.hyperparameters,
                 trial=cohort.trial,
+                adaptation=self._adaptation,
             )
             closed = close_windows(self._state, devices[members], lengths[members], occasion)
             if self._observer is not None:
