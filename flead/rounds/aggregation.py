@@ -57,7 +57,7 @@ def aggregate(database_url: str, settings: Settings, number: int) -> Round:
         if opened.state is not RoundState.OPEN:
             return opened
         lineage = current_lineage(cursor)
-        strategy = make_strategy(settings.strategy)
+        strategy = make_strategy(settings.strategy, settings.strategy_options)
         result = run_round(
             updates.updates_of_round(cursor, number),
             _admission_context(cursor, lineage, settings),
