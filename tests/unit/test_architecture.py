@@ -23,6 +23,7 @@ USED_BY = {
         "flead.storage",
         "flead.messaging",
         "flead.rounds",
+        "flead.tuning",
         "flead_airflow",
     ),
     "spark": (

@@ -33,6 +33,7 @@ TABLES = {
     "stream_deployments",
     "stream_offsets",
     "training_deployments",
+    "tuning_decisions",
 }
 
 
