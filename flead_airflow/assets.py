@@ -9,3 +9,6 @@ GLOBAL_MODEL: Final = Asset(name="global-model", uri="flead://global-model", gro
 
 EVALUATION: Final = Asset(name="evaluation", uri="flead://evaluation", group="flead")
 """An evaluation; each event carries `evaluation_run_id` and `versions` in its extra."""
+
+FEEDBACK: Final = Asset(name="feedback", uri="flead://feedback", group="flead")
+"""Feedback that was released; each event carries the evaluation run's id in its extra."""
