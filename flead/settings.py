@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
@@ -11,7 +11,27 @@ from msgspec import Meta
 PREFIX = "FLEAD_"
 MODELS_VARIABLE = "GLOBAL_MODELS_DIR"
 TRAINING_SCRIPT = Path(__file__).resolve().parents[1] / "jobs" / "flink" / "local_training.py"
+JSON_SETTINGS: Final = ("strategy_options", "tuning_bounds")
+
+PositiveFloat = Annotated[float, Meta(gt=0)]
+PositiveInt = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 SPARK_SCRIPTS = Path(__file__).resolve().parents[1] / "jobs" / "spark"
+
+
+class TuningBounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Lowest and highest value of each hyperparameter that is tuned."""
+
+    learning_rate: tuple[PositiveFloat, PositiveFloat] = (0.001, 0.5)
+    alpha: tuple[PositiveFloat, PositiveFloat] = (1e-6, 1e-2)
+    window_rows: tuple[PositiveInt, PositiveInt] = (10, 200)
+    local_epochs: tuple[PositiveInt, PositiveInt] = (1, 10)
+    ditto_pull: tuple[Share, Share] = (0.0, 0.5)
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in msgspec.structs.asdict(self).items():
+            if low > high:
+                raise ValueError(f"{name} has its lowest value, {low}, above its highest, {high}")
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -49,6 +69,8 @@ class Settings(msgspec.Struct, frozen=True):
     rollback_alpha: Annotated[float, Meta(gt=0, lt=1)] = 0.01
     """Significance at which it is."""
     strategy: str = "fedavg"
+    strategy_options: dict[str, Any] = {}
+    """JSON, as `{"staleness_discount": 0.5}`: see `flead.federation.strategy`."""
     global_models_dir: str = "models"
     """Folder of the model artifacts."""
     job_start_seconds: Annotated[float, Meta(gt=0)] = 300.0
@@ -91,6 +113,28 @@ class Settings(msgspec.Struct, frozen=True):
     """Judge the updates of a round by the suite `local_models` before they are averaged."""
     data_docs_dir: str = "/var/lib/flead/data-docs"
     """Where the pages of quality checks are written, and served to who is logged in to Airflow."""
+    tuning_versions: Annotated[int, Meta(ge=1)] = 10
+    """Promoted versions between two decisions about hyperparameters, and on each side of one."""
+    tuning_min_improvement: Annotated[float, Meta(ge=0)] = 0.01
+    """Relative fall of the log loss from which it still improves, and nothing is changed."""
+    tuning_trials: Annotated[int, Meta(ge=1, le=3)] = 3
+    """Hyperparameters that are tried at once."""
+    tuning_fraction: Annotated[float, Meta(gt=0, le=0.25)] = 0.1
+    """Part of the fleet that tries each."""
+    tuning_horizon_seconds: Annotated[float, Meta(gt=0)] = 1_800.0
+    """How long trials last, and how long an adopted change is watched."""
+    tuning_min_rows: Annotated[int, Meta(ge=1)] = 30
+    """Labelled rows before and after from which a device counts."""
+    tuning_min_devices: Annotated[int, Meta(ge=2)] = 20
+    """Devices from which a cohort counts."""
+    tuning_alpha: Annotated[float, Meta(gt=0, lt=1)] = 0.05
+    """Significance from which a trial has won, or an adopted change is worse."""
+    tuning_bounds: TuningBounds = TuningBounds()
+    """JSON, as `{"learning_rate": [0.01, 0.1]}`."""
+    tuning_max_factor: Annotated[float, Meta(ge=1)] = 3.0
+    """A larger step of learning rate, window or epochs waits for an approval."""
+    tuning_approval_seconds: Annotated[float, Meta(gt=0)] = 86_400.0
+    """How long it waits; then it is rejected."""
     training_script: str = str(TRAINING_SCRIPT)
     """Path of the training job on the JobManager's machine; this checkout's, when they share it."""
 
@@ -105,5 +149,12 @@ class Settings(msgspec.Struct, frozen=True):
         """
         known = {field.name: PREFIX + field.name.upper() for field in msgspec.structs.fields(cls)}
         known["global_models_dir"] = MODELS_VARIABLE
-        given = {name: environ[variable] for name, variable in known.items() if variable in environ}
+        given: dict[str, Any] = {
+            name: environ[variable] for name, variable in known.items() if variable in environ
+        }
+        for name in given.keys() & JSON_SETTINGS:
+            try:
+                given[name] = msgspec.json.decode(given[name])
+            except msgspec.DecodeError as error:
+                raise msgspec.ValidationError(f"{known[name]} is no JSON: {error}") from None
         return msgspec.convert(given, cls, strict=False)

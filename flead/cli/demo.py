@@ -1,5 +1,6 @@
 """The command that runs the main job from nothing."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -38,8 +39,16 @@ def demo(
             help="Analyse with Spark too: the stream, the day so far, each model; needs 3 GB more.",
         ),
     ] = False,
+    until_decision: Annotated[
+        bool,
+        typer.Option(
+            "--until-decision",
+            help="Stop after evaluations were checked and parts of the fleet have tried other"
+            " hyperparameters.",
+        ),
+    ] = False,
     timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds to reach --until-version in.")
+        float, typer.Option(min=1, help="Seconds to reach what it stops after.")
     ] = 1800.0,
     json: Json = False,
 ) -> None:
@@ -47,18 +56,21 @@ def demo(
 
     Starts the stack, or what of it does not run, deploys the training job through Airflow, and
     shows what comes: rows, updates, and each global model with the accuracy and loss that devices
-    measured before they trained on the rows. Without --until-version it goes on until Ctrl-C. At
-    its end it stops what it started, the training job with a savepoint; the data stays for the next
-    time.
+    measured before they trained on the rows. Without --until-version or --until-decision it goes on
+    until Ctrl-C. At its end it stops what it started, the training job with a savepoint; the data
+    stays for the next time.
     """
-    if json and until_version is None:
-        raise typer.BadParameter("--json needs --until-version: the object is printed at the end")
+    if json and until_version is None and not until_decision:
+        raise typer.BadParameter(
+            "--json needs --until-version or --until-decision: the object is printed at the end"
+        )
     rate_per_minute(rate)
     import msgspec
 
     from flead.cli.progress import stack_progress
     from flead.cli.stack import show_addresses
     from flead.stack.addresses import Addresses
+    from flead.stack.decision import SETTINGS
     from flead.stack.demonstration import Demonstration, DemonstrationOptions, only_stream
     from flead.stack.home import Home
     from flead.stack.lifecycle import give_back, running_services, up
@@ -66,8 +78,11 @@ def demo(
 
     home = Home.from_environment()
     options = DemonstrationOptions(
-        devices, rate, anomaly_rate, seed, until_version, timeout, with_analysis
+        devices, rate, anomaly_rate, seed, until_version, timeout, with_analysis, until_decision
     )
+    if until_decision:
+        for name, value in SETTINGS.items():
+            os.environ.setdefault(name, value)
     demonstration = Demonstration(
         home, Addresses.of(home), options, lambda: stack_status(home).total_memory_mb
     )
@@ -86,7 +101,7 @@ def demo(
             with stack_progress() as report:
                 give_back(home, before, demonstration.deployment_id, report)
     if last is None:
-        raise typer.Exit(0 if until_version is None else 1)
+        raise typer.Exit(1 if options.has_end else 0)
     if json:
         sys.stdout.write(msgspec.json.encode(last).decode() + "\n")
 

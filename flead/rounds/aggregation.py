@@ -82,7 +82,7 @@ def aggregate(database_url: str, settings: Settings, number: int) -> Round:
             if verdict is Verdict.PROMOTED:
                 promoted = candidate.model.version
                 lineage = current_lineage(cursor)
-        strategy = make_strategy(settings.strategy)
+        strategy = make_strategy(settings.strategy, settings.strategy_options)
         result = run_round(received, _admission_context(cursor, lineage, settings), strategy)
         updates.record_judgements(cursor, number, [_judgement(judged) for judged in result.judged])
         updates.record_newest_moments(cursor, number)

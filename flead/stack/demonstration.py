@@ -22,6 +22,7 @@ from flead.messaging.topics import create_topics
 from flead.stack import processes, training
 from flead.stack.addresses import Addresses
 from flead.stack.analysis import Analysis
+from flead.stack.decision import Decision
 from flead.stack.files import exclusive
 from flead.stack.flink_rest import FlinkClient
 from flead.stack.home import CHECKOUT, Home
@@ -32,10 +33,12 @@ from flead.storage.migrations import migrate
 from flead.storage.models import newest_version
 from flead.storage.progress import (
     Analysed,
+    Decided,
     MadeVersion,
     analysed_since,
     collected_since,
     database_time,
+    decided_since,
     versions_after,
 )
 
@@ -52,7 +55,8 @@ class DemonstrationError(StackError):
 class DemonstrationOptions(msgspec.Struct, frozen=True):
     """What the demonstration runs: the fleet and when to stop (None: when interrupted).
 
-    With the analysis it does not stop before each of Spark's jobs has written something.
+    With the analysis it does not stop before each of Spark's jobs has written something; until a
+    decision, not before evaluations were checked and devices have tried other hyperparameters.
     """
 
     devices: int = 2407
@@ -62,7 +66,13 @@ class DemonstrationOptions(msgspec.Struct, frozen=True):
     until_version: int | None = None
     timeout_seconds: float = 1800.0
     with_analysis: bool = False
+    until_decision: bool = False
     hyperparameters: Hyperparameters = Hyperparameters()
+
+    @property
+    def has_end(self) -> bool:
+        """Whether it stops by itself."""
+        return self.until_version is not None or self.until_decision
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -87,6 +97,9 @@ class Progress(msgspec.Struct, frozen=True):
     feedback_rows: int
     stream_windows: int
     batch_rows: int
+    quality_results: int
+    tuning_decisions: int
+    trial_updates: int
 
 
 @contextlib.contextmanager
@@ -173,6 +186,7 @@ class Demonstration:
             analysis = Analysis(self._addresses, say) if self._options.with_analysis else None
             if analysis is not None:
                 analysis.begin()
+            decision = Decision(self._addresses, say) if self._options.until_decision else None
             while True:
                 try:
                     progress = self._measure(job_id)
@@ -185,6 +199,8 @@ class Demonstration:
                     return
                 if analysis is not None:
                     analysis.go_on(progress.stream_windows)
+                if decision is not None:
+                    decision.go_on(len(progress.versions), progress.tuning_decisions)
                 self._check(progress, fleet)
                 time.sleep(POLL_SECONDS)
 
@@ -241,6 +257,7 @@ class Demonstration:
             versions = versions_after(cursor, self._version_start)
             collected = collected_since(cursor, Topic.LOCAL_UPDATES, self._updates_start)
             analysed = analysed_since(cursor, self._start)
+            decided = decided_since(cursor, self._start)
         if versions and self._first_version_after is None:
             self._first_version_after = round(seconds, 1)
         lag = sum(consumer_lag(self._kafka, TRAINING_GROUP, Topic.TELEMETRY).values())
@@ -260,6 +277,7 @@ class Demonstration:
             consumer_lag_rows_end=lag,
             peak_memory_mb=round(self._memory_max, 1),
             **msgspec.structs.asdict(analysed),
+            **msgspec.structs.asdict(decided),
         )
 
     def _sample_memory(self, seconds: float) -> None:
@@ -277,10 +295,16 @@ class Demonstration:
         return self._dead_letters
 
     def _is_done(self, progress: Progress) -> bool:
-        until = self._options.until_version
-        if until is None or len(progress.versions) < until:
+        options = self._options
+        if not options.has_end or len(progress.versions) < (options.until_version or 0):
             return False
-        return not self._options.with_analysis or all(analysis_of(progress).values())
+        return all(self._awaited(progress).values())
+
+    def _awaited(self, progress: Progress) -> dict[str, int]:
+        """Return the counts that the demonstration does not stop before, by name."""
+        analysed = analysis_of(progress) if self._options.with_analysis else {}
+        decided = decisions_of(progress) if self._options.until_decision else {}
+        return analysed | decided
 
     def _check(self, progress: Progress, fleet: subprocess.Popen[bytes]) -> None:
         if fleet.poll() is not None:
@@ -290,15 +314,20 @@ class Demonstration:
             raise DemonstrationError(
                 f"the Flink job is {progress.flink_job_state}; see `flead logs flink-taskmanager`"
             )
-        until, limit = self._options.until_version, self._options.timeout_seconds
-        if until is not None and progress.seconds > limit:
-            analysed = f", {analysis_of(progress)}" if self._options.with_analysis else ""
+        options, limit = self._options, self._options.timeout_seconds
+        if options.has_end and progress.seconds > limit:
+            awaited = "".join(f", {name}: {n}" for name, n in self._awaited(progress).items())
             raise DemonstrationError(
-                f"{len(progress.versions)} of {until} versions{analysed} after {limit:g} s; see "
-                f"the runs of the DAGs in Airflow ({self._addresses.airflow_url})"
+                f"{len(progress.versions)} of {options.until_version or 0} versions{awaited} after"
+                f" {limit:g} s; see the runs of the DAGs in Airflow ({self._addresses.airflow_url})"
             )
 
 
 def analysis_of(progress: Progress) -> dict[str, int]:
     """Return what the analysis has written, by name."""
     return {name: getattr(progress, name) for name in Analysed.__struct_fields__}
+
+
+def decisions_of(progress: Progress) -> dict[str, int]:
+    """Return what was decided and on what, by name."""
+    return {name: getattr(progress, name) for name in Decided.__struct_fields__}

@@ -81,6 +81,36 @@ def analysed_since(cursor: Cursor, since: datetime) -> Analysed:
     return Analysed(*counts)
 
 
+class Decided(msgspec.Struct, frozen=True):
+    """What decisions rest on and were: results of quality checks, decisions, and trial updates."""
+
+    quality_results: int
+    tuning_decisions: int
+    trial_updates: int
+
+
+def decided_since(cursor: Cursor, since: datetime) -> Decided:
+    """Count decisions from a time on, and the updates of devices that tried something."""
+    cursor.execute(
+        """
+        SELECT
+            to_regclass('data_quality_results') IS NOT NULL,
+            (SELECT count(*) FROM tuning_decisions WHERE created_at >= %(since)s),
+            (
+                SELECT count(*) FROM local_models
+                WHERE kafka_timestamp >= %(since)s AND trial IS NOT NULL
+            )
+        """,
+        {"since": since},
+    )
+    [(is_checked, tuning_decisions, trial_updates)] = cursor.fetchall()
+    quality_results = 0
+    if is_checked:
+        cursor.execute("SELECT count(*) FROM data_quality_results WHERE created_at >= %s", (since,))
+        [(quality_results,)] = cursor.fetchall()
+    return Decided(quality_results, tuning_decisions, trial_updates)
+
+
 def database_time(cursor: Cursor) -> datetime:
     """Return the database's time, by which it dates what is written."""
     cursor.execute("SELECT now()")

@@ -24,6 +24,7 @@ USED_BY = {
         "flead.messaging",
         "flead.rounds",
         "flead.quality",
+        "flead.tuning",
         "flead_airflow",
     ),
     "spark": (

@@ -7,6 +7,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from flead.contracts.messages import Moments
+from flead.federation.quality import quality_of
 from flead.federation.strategy import FedAvg, FedAvgOptions, make_strategy
 
 
@@ -17,10 +19,10 @@ class Received:
     update: SimpleNamespace
 
 
-def received(offset, weights, rows, base=0, partition=0):
+def received(offset, weights, rows, base=0, partition=0, counts=()):
     update = SimpleNamespace(
         device_id="a", weights=weights[:-1], intercept=weights[-1], samples_processed=rows,
-        base_version=base,
+        base_version=base, moments=Moments(list(counts), [], []),
     )  # fmt: skip
     return Received(partition, offset, update)
 
@@ -72,6 +74,55 @@ def test_the_order_of_arrival_does_not_change_a_bit():
 
     np.testing.assert_array_equal(shuffled.weights, expected.weights)
     np.testing.assert_array_equal(shuffled.shares, expected.shares)
+
+
+def test_a_stale_update_counts_less_by_the_power_of_its_staleness():
+    bases = {2: np.array([1.0, 1.0]), 5: np.array([1.0, 1.0])}
+    strategy = FedAvg(FedAvgOptions(staleness_discount=0.5))
+    updates = [
+        received(0, [2.0, 1.0], rows=30, base=5),
+        received(1, [5.0, 1.0], rows=20, base=2),
+    ]
+
+    aggregate = strategy.aggregate(bases[5], updates, bases)
+
+    # 20 * (1 + 3) ** -0.5 = 10 beside 30: 1 + (30 * 1 + 10 * 4) / 40
+    assert aggregate.shares.tolist() == [0.75, 0.25]
+    assert aggregate.weights.tolist() == [2.75, 1.0]
+
+
+def test_an_update_of_a_device_with_missing_inputs_counts_less():
+    strategy = FedAvg(FedAvgOptions(quality_weighting=True))
+    updates = [
+        received(0, [4.0, 0.0], rows=30, counts=[100.0] * 4),
+        received(1, [8.0, 0.0], rows=20, counts=[100.0, 0.0, 0.0, 100.0]),
+    ]
+
+    aggregate = strategy.aggregate(np.zeros(2), updates, {})
+
+    # 20 * (0.5 + 0.5 * 2 / 4) = 15 beside 30
+    np.testing.assert_allclose(aggregate.shares, [2 / 3, 1 / 3], rtol=1e-15)
+    np.testing.assert_allclose(aggregate.weights, [16 / 3, 0.0], rtol=1e-15)
+
+
+def test_both_options_multiply():
+    bases = {1: np.zeros(2), 2: np.zeros(2)}
+    strategy = make_strategy("fedavg", {"quality_weighting": True, "staleness_discount": 1})
+    updates = [
+        received(0, [1.0, 0.0], rows=10, base=2, counts=[8.0, 8.0]),
+        received(1, [1.0, 0.0], rows=40, base=1, counts=[8.0, 0.0]),
+    ]
+
+    # 10 beside 40 * 0.75 * (1 + 1) ** -1
+    assert strategy.aggregate(bases[2], updates, bases).shares.tolist() == [0.4, 0.6]
+
+
+@pytest.mark.parametrize(
+    ("counts", "quality"),
+    [([], 0.5), ([0.0, 0.0], 0.5), ([7.0, 7.0], 1.0), ([20.0, 10.0, 0.0, 10.0], 0.75)],
+)
+def test_quality_is_between_a_half_and_one_by_the_share_of_inputs_present(counts, quality):
+    assert quality_of(Moments(counts, [], [])) == quality
 
 
 def test_the_server_learning_rate_scales_the_step():

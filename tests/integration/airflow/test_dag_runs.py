@@ -17,6 +17,7 @@ from flead.contracts.messages import (
     ClosedBy,
     DeadLetter,
     GlobalModel,
+    Hyperparameters,
     LabelSource,
     LocalUpdate,
     ModelStatus,
@@ -34,7 +35,9 @@ from flead.storage.connection import connect
 from flead.storage.deployments import AttemptStatus
 from flead.storage.migrations import migrate
 from flead_airflow.flink.hook import FlinkRestHook
+from tests.integration import tuned_fleet
 from tests.integration.airflow import evaluated_run
+from tests.integration.airflow.approvals import answered, by_a_person, by_the_scheduler
 
 pytestmark = [
     pytest.mark.servers,
@@ -174,6 +177,75 @@ class TestDeployTraining:
         [attempt] = attempts(database_url)
         assert attempt.status is AttemptStatus.FAILED
         assert attempt.reason.endswith("ValueError: the set is empty")
+
+
+class TestHyperparameterTuning:
+    @pytest.fixture(autouse=True)
+    def settings(self, no_updates_to_read, monkeypatch):
+        monkeypatch.setenv("FLEAD_TUNING_HORIZON_SECONDS", "1")
+        monkeypatch.setenv("FLEAD_MAX_WAIT_SECONDS", "1")
+
+    @pytest.fixture
+    def fleet(self, database_url):
+        made = tuned_fleet.Fleet(database_url)
+        made.deploy()
+        made.promote(1)
+        return made
+
+    @pytest.fixture
+    def asks(self, fleet):
+        """Return a fleet of which decision 2 awaits an approval: a trial has won by far."""
+        fleet.ask_for(Hyperparameters(learning_rate=0.4))
+        return fleet
+
+    def test_ends_as_skipped_when_there_is_nothing_to_decide(self, run_dag, fleet):
+        run = run_dag("hyperparameter_tuning")
+
+        assert set(states(run).values()) == {"skipped"}
+        assert fleet.decisions() == []
+
+    def test_that_is_forced_tries_others_and_ends_the_trials(self, run_dag, fleet, kafka):
+        run = run_dag("hyperparameter_tuning", force=True)
+
+        assert run.state == "success"
+        assert states(run)["judge"] == states(run)["settle"] == "success"
+        assert states(run)["approve"] == states(run)["approved"] == "skipped"
+        [decision] = fleet.decisions()
+        # No device has sent anything meanwhile.
+        assert decision.status == "expired"
+        sent = newest_message(kafka, Topic.CONTROL, TrainingControl)
+        assert (sent.revision, sent.trials) == (3, [])
+
+    @pytest.mark.parametrize(
+        ("option", "status", "rate"), [("Approve", "adopted", 0.4), ("Reject", "rejected", 0.05)]
+    )
+    def test_waits_for_a_person_and_records_the_answer(
+        self, run_dag, asks, kafka, option, status, rate
+    ):
+        with answered(by_a_person(option), asks.decisions) as seen:
+            run = run_dag("hyperparameter_tuning")
+
+        assert run.state == "success"
+        [[waiting]] = seen
+        assert waiting.status == "awaiting_approval"
+        [decision] = asks.decisions()
+        assert (decision.status, decision.decided_by) == (status, "ada")
+        assert decision.settled_at is not None
+        sent = newest_message(kafka, Topic.CONTROL, TrainingControl)
+        assert sent.hyperparameters.learning_rate == rate
+
+    def test_without_an_answer_in_time_changes_nothing(self, run_dag, asks, monkeypatch, kafka):
+        monkeypatch.setenv("FLEAD_TUNING_APPROVAL_SECONDS", "1")
+
+        with answered(by_the_scheduler, asks.decisions) as seen:
+            run = run_dag("hyperparameter_tuning")
+
+        assert run.state == "success"
+        assert [each.status for [each] in seen] == ["awaiting_approval"]
+        [decision] = asks.decisions()
+        assert (decision.status, decision.decided_by) == ("rejected", "timeout")
+        sent = newest_message(kafka, Topic.CONTROL, TrainingControl)
+        assert sent.hyperparameters == Hyperparameters()
 
 
 class TestAggregationRound:

@@ -35,6 +35,7 @@ TABLES = {
     "stream_deployments",
     "stream_offsets",
     "training_deployments",
+    "tuning_decisions",
 }
 
 

@@ -1,0 +1,3 @@
+DROP SCHEMA IF EXISTS optuna CASCADE;
+
+DROP TABLE IF EXISTS tuning_decisions;
