@@ -27,6 +27,9 @@ LARGE = Progress(
     feedback_rows=1_203_500,
     stream_windows=99_999_999,
     batch_rows=240_700,
+    quality_results=12_345,
+    tuning_decisions=99,
+    trial_updates=999_999,
 )
 ANALYSIS = re.compile("window|evaluated|results|predictions")
 
