@@ -25,10 +25,14 @@ def folder_of(directory: Path, run: str) -> Path:
 
 
 def runs(directory: Path) -> list[str]:
-    """Return the runs that have pages, those written last first."""
+    """Return the runs whose pages are whole, those written last first."""
     if not directory.is_dir():
         return []
-    folders = [path for path in directory.iterdir() if (path / "index.html").is_file()]
+    folders = [
+        path
+        for path in directory.iterdir()
+        if _NAME.fullmatch(path.name) and (path / "index.html").is_file()
+    ]
     folders.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
     return [path.name for path in folders]
 

@@ -57,7 +57,7 @@ def test_who_is_logged_in_sees_the_runs_and_their_pages(client, viewer):
 
 
 @pytest.mark.parametrize(
-    "path", ["nothing.html", RUN, ".v4/index.html", "../secret", "%2e%2e/secret", "..%2Fsecret"]
+    "path", ["nothing.html", RUN, ".v4/index.html", "%2e%2e/secret", "..%2Fsecret"]
 )
 def test_nothing_but_pages_is_served(path, client, viewer):
     assert client.get(f"{URL_PREFIX}/{path}", headers=viewer).status_code == 404
