@@ -27,7 +27,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import AssetOrTimeSchedule, DeltaTriggerTimetable, Param, dag, task
 from airflow.sdk.exceptions import AirflowSkipException
 from airflow.sdk.types import DagRunProtocol, RuntimeTaskInstanceProtocol
@@ -35,7 +34,7 @@ from airflow.sdk.types import DagRunProtocol, RuntimeTaskInstanceProtocol
 from flead.settings import Settings
 from flead_airflow import connections
 from flead_airflow.assets import FEEDBACK
-from flead_airflow.tuning import WaitForOutcomeOperator
+from flead_airflow.tuning import ANSWER_KEY, RecordedApprovalOperator, WaitForOutcomeOperator
 
 SETTINGS = Settings.from_environment()
 WAIT_SECONDS = SETTINGS.tuning_horizon_seconds + SETTINGS.max_wait_seconds
@@ -88,22 +87,19 @@ def needs_approval(judged: dict[str, str]) -> bool:
 
 
 @task(trigger_rule="none_failed_min_one_success")
-def record_answer(revision: int, ti: RuntimeTaskInstanceProtocol) -> None:
+def record_answer(revision: int, judged: dict[str, str], ti: RuntimeTaskInstanceProtocol) -> None:
     """Write down what was answered, if anything was asked, and publish what was approved."""
+    import msgspec
+
     from flead.rounds.publishing import publish
     from flead.tuning.changing import answer
     from flead.tuning.evidence import Answer
 
-    given = ti.xcom_pull(task_ids="approve")
-    if given is None:
+    if judged["status"] != "awaiting_approval":
         return
-    user = given.get("responded_by_user")
-    answered = Answer(
-        approved=given["chosen_options"] == [ApprovalOperator.APPROVE],
-        answered_by="timeout" if user is None else user["name"],
-    )
+    given = msgspec.convert(ti.xcom_pull(task_ids="approve", key=ANSWER_KEY), Answer)
     servers = connections.servers()
-    answer(servers.database_url, revision, answered, datetime.now(UTC))
+    answer(servers.database_url, revision, given, datetime.now(UTC))
     publish(servers.database_url, servers.kafka)
 
 
@@ -153,19 +149,19 @@ def hyperparameter_tuning() -> None:
     wait_for_trials = WaitForOutcomeOperator(task_id="wait_for_trials", revision=revision)
     watch = WaitForOutcomeOperator(task_id="watch", revision=revision)
     judged = judge(revision)
-    approve = ApprovalOperator(
+    approve = RecordedApprovalOperator(
         task_id="approve",
         subject="{{ ti.xcom_pull(task_ids='judge')['subject'] }}",
         body="{{ ti.xcom_pull(task_ids='judge')['body'] }}",
-        defaults=ApprovalOperator.REJECT,
+        defaults=RecordedApprovalOperator.REJECT,
         response_timeout=timedelta(seconds=SETTINGS.tuning_approval_seconds),
     )
     # A rejection skips what comes right after it, and it must be recorded.
     approved = EmptyOperator(task_id="approved")
-    answered = record_answer(revision)
+    answered = record_answer(revision, judged)
     begin_trials(revision) >> wait_for_trials >> judged
     needs_approval(judged) >> approve >> approved >> answered
-    judged >> answered >> watch >> settle(revision)
+    answered >> watch >> settle(revision)
 
 
 hyperparameter_tuning()

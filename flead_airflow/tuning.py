@@ -1,11 +1,12 @@
-"""Wait, without a worker, until a decision about hyperparameters can go on."""
+"""What a decision about hyperparameters waits for, without a worker: time, and a person."""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
+from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import BaseOperator, Context
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -13,6 +14,9 @@ from flead.settings import Settings
 from flead_airflow.connections import servers
 
 logger = logging.getLogger(__name__)
+
+ANSWER_KEY: Final = "answer"
+"""XCom of an approval: `approved`, and `answered_by`, which is "timeout" when nobody did."""
 
 
 def is_due(revision: int) -> bool:
@@ -98,3 +102,21 @@ class WaitForOutcomeOperator(BaseOperator):
 
     def resume(self, context: Context, event: dict[str, Any]) -> None:
         """Succeed: the step is due."""
+
+
+class RecordedApprovalOperator(ApprovalOperator):
+    """Ask for an approval, and leave the answer to the tasks that follow, whichever it is.
+
+    A rejection skips what comes next by an exception, with which the result would be lost.
+    """
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Push the answer, then go on as an approval does."""
+        if "error" not in event:
+            user = event["responded_by_user"]
+            answer = {
+                "approved": event["chosen_options"] == [self.APPROVE],
+                "answered_by": "timeout" if user is None else user["name"],
+            }
+            context["ti"].xcom_push(ANSWER_KEY, answer)
+        return super().execute_complete(context, event)
