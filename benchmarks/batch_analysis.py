@@ -61,9 +61,11 @@ class BatchResult(msgspec.Struct, frozen=True):
     seconds: float
     start_seconds: float
     rows_per_second: float
+    cpu_seconds: float
     peak_memory_mb: float
     polars_seconds: float
     polars_rows_per_second: float
+    polars_cpu_seconds: float
     polars_peak_memory_mb: float
     ratio: float
     compared: str
@@ -104,9 +106,11 @@ def run(options: Options, say: Say) -> BatchResult:
         seconds=round(spark.seconds, 1),
         start_seconds=round(spark.start_seconds, 1),
         rows_per_second=round(options.rows / spark.seconds),
+        cpu_seconds=round(spark.cpu_seconds, 1),
         peak_memory_mb=round(spark.peak_memory_mb),
         polars_seconds=round(polars.seconds, 1),
         polars_rows_per_second=round(options.rows / polars.seconds),
+        polars_cpu_seconds=round(polars.cpu_seconds, 1),
         polars_peak_memory_mb=round(polars.peak_memory_mb),
         ratio=round(polars.seconds / spark.seconds, 3),
         compared=COMPARED,

@@ -54,6 +54,8 @@ class EvaluationResult(msgspec.Struct, frozen=True):
     ratio_with_start: float
     one_rows_per_second: float
     many_rows_per_second: float
+    one_cpu_seconds: float
+    many_cpu_seconds: float
     one_peak_memory_mb: float
     many_peak_memory_mb: float
 
@@ -103,6 +105,8 @@ def run(options: Options, say: Say) -> EvaluationResult:
         ratio_with_start=round(many_total / one_total, 2),
         one_rows_per_second=round(rows / one_work),
         many_rows_per_second=round(rows / many_work),
+        one_cpu_seconds=round(min(each.cpu_seconds for each in ones), 1),
+        many_cpu_seconds=round(min(each.cpu_seconds for each in manies), 1),
         one_peak_memory_mb=round(max(each.peak_memory_mb for each in ones)),
         many_peak_memory_mb=round(max(each.peak_memory_mb for each in manies)),
     )

@@ -24,11 +24,12 @@ class Ran(msgspec.Struct, frozen=True):
     """A program that has ended well, with all that came from it: of Spark, the JVM and its Pythons.
 
     `start_seconds` of its `seconds` had passed when a job's session had started; that is the JVM's
-    share. Memory is the proportional set size.
+    share. Memory is the proportional set size. CPU seconds depend less on what else is running.
     """
 
     seconds: float
     start_seconds: float
+    cpu_seconds: float
     peak_memory_mb: float
     output: str
 
@@ -70,7 +71,8 @@ def run_program(command: Sequence[str], variables: Mapping[str, str]) -> Ran:
         seconds = time.monotonic() - began
     if status:
         raise BenchmarkError(f"{' '.join(command)[-300:]} failed: {''.join(lines)[-3000:]}")
-    return Ran(seconds, started, usage.peak_memory_mb, "".join(lines))
+    cpu_seconds = usage.cpu_seconds(0.0, time.time())
+    return Ran(seconds, started, cpu_seconds, usage.peak_memory_mb, "".join(lines))
 
 
 def _family(pid: int) -> list[psutil.Process]:

@@ -56,8 +56,7 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stream_environment : dict
         Variables that a job which outlives its task has besides.
     conf : dict
-        Spark's properties; `spark.extraListeners` and `spark.jars.packages`, for one, switch
-        OpenLineage on.
+        Spark's properties; `spark.extraListeners` loads listeners, OpenLineage's for one.
     deploy_mode : str
         `client`: the driver runs beside the task. `cluster`: Spark places it, where the master can.
     kafka : dict

@@ -104,13 +104,14 @@ def evaluation(
     rows: Annotated[int, typer.Option(min=10_000, help="Rows that are scored.")] = 1_000_000,
     devices: Annotated[int, typer.Option(min=1, help="Devices of the fleet.")] = 2_407,
     versions: Annotated[int, typer.Option(min=1, help="Due versions of the larger one.")] = 10,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each; the quickest counts.")] = 2,
     json: Json = False,
 ) -> None:
     """Time of an evaluation of many versions and their parents, against that of one version."""
     from benchmarks.model_evaluation import Options, run
 
     result = run(
-        Options(rows=rows, devices=devices, versions=versions),
+        Options(rows=rows, devices=devices, versions=versions, repeats=repeats),
         lambda line: typer.echo(line, err=True),
     )
     _show(result, json)

@@ -54,7 +54,10 @@ def evaluate(
 
     The rows are read once.
     """
-    shared = rows.sparkSession.sparkContext.broadcast(scoring)
+    spark = rows.sparkSession
+    # A bucket is a task: of the 200 that are the default, most would start for nothing.
+    spark.conf.set("spark.sql.shuffle.partitions", buckets)
+    shared = spark.sparkContext.broadcast(scoring)
 
     def of_bucket(table: pa.Table) -> pa.Table:
         return evaluate_devices(table, shared.value)
