@@ -52,7 +52,8 @@ class DemonstrationError(StackError):
 class DemonstrationOptions(msgspec.Struct, frozen=True):
     """What the demonstration runs: the fleet and when to stop (None: when interrupted).
 
-    With the analysis it does not stop before each of Spark's jobs has written something.
+    With the analysis it does not stop before each of Spark's jobs has written something, and the
+    runs that it has started have ended.
     """
 
     devices: int = 2407
@@ -181,10 +182,10 @@ class Demonstration:
                         f"a server no longer answers ({error}); see `flead status`"
                     ) from error
                 yield progress
-                if self._is_done(progress):
-                    return
                 if analysis is not None:
                     analysis.go_on(progress.stream_windows)
+                if self._is_done(progress) and (analysis is None or analysis.is_over):
+                    return
                 self._check(progress, fleet)
                 time.sleep(POLL_SECONDS)
 
