@@ -133,7 +133,7 @@ def follow(demonstration: "Demonstration", *, as_json: bool, with_analysis: bool
             if console.is_terminal and not as_json:
                 live.update(render(progress, before, with_analysis=with_analysis), refresh=True)
             elif before is None or len(progress.versions) > len(before.versions):
-                console.print(summary(progress, with_analysis=with_analysis))
+                console.print(summary(progress, with_analysis=with_analysis), soft_wrap=True)
             before = progress
     if before is None:
         raise RuntimeError("a demonstration reports at least once")

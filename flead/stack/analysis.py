@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from flead.stack import streams
 from flead.stack.addresses import Addresses
 from flead.stack.airflow_rest import AirflowClient
-from flead.stack.batch import BATCH_DAG, BATCH_SECONDS
+from flead.stack.batch import BATCH_DAG
 from flead.stack.training import Say
 
 TRIGGER_SECONDS = 10
@@ -26,18 +26,25 @@ class Analysis:
     def __init__(self, addresses: Addresses, say: Say) -> None:
         self._addresses = addresses
         self._say = say
-        self._batch_run: str | None = None
-        self._is_over = False
+        self._runs: dict[str, str] = {}
+        """By DAG, those whose end is awaited."""
+        self._has_day = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all that was to be started has ended."""
+        return self._has_day and not self._runs
 
     def begin(self) -> None:
-        """Deploy the stream analysis.
+        """Start the deployment of the stream analysis; the training is watched meanwhile.
 
         Raises
         ------
         AirflowError
-            When the deployment failed.
+            When Airflow refuses it.
         """
-        streams.deploy(self._addresses, {"trigger_seconds": TRIGGER_SECONDS}, self._say)
+        with AirflowClient.of(self._addresses) as airflow:
+            self._start(airflow, streams.DEPLOY_DAG, {"trigger_seconds": TRIGGER_SECONDS})
 
     def go_on(self, stream_windows: int) -> None:
         """Have today analysed once the stream has archived rows.
@@ -45,15 +52,21 @@ class Analysis:
         Raises
         ------
         AirflowError
-            When the analysis failed.
+            When a run that was started has failed.
         """
-        if self._is_over or not stream_windows:
+        is_due = stream_windows > 0 and not self._has_day
+        if not is_due and not self._runs:
             return
         with AirflowClient.of(self._addresses) as airflow:
-            if self._batch_run is None:
-                today = datetime.now(UTC).date().isoformat()
-                self._say(f"{BATCH_DAG}: {today}, so far")
-                self._batch_run = airflow.trigger(BATCH_DAG, {"date": today})
-            elif airflow.has_ended(BATCH_DAG, self._batch_run):
-                self._is_over = True
-                airflow.wait(BATCH_DAG, self._batch_run, BATCH_SECONDS)
+            for dag, run in list(self._runs.items()):
+                if airflow.has_ended(dag, run):
+                    del self._runs[dag]
+                    airflow.wait(dag, run, 0)
+                    self._say(f"{dag}: done")
+            if is_due:
+                self._has_day = True
+                self._start(airflow, BATCH_DAG, {"date": datetime.now(UTC).date().isoformat()})
+
+    def _start(self, airflow: AirflowClient, dag: str, params: dict[str, object]) -> None:
+        self._say(f"{dag}: {', '.join(f'{name} {value}' for name, value in params.items())}")
+        self._runs[dag] = airflow.trigger(dag, params)

@@ -48,12 +48,7 @@ class Decision:
         """
         if versions < VERSIONS_BEFORE or tuning_decisions:
             return
-        airflow = AirflowClient(
-            self._addresses.airflow_url,
-            self._addresses.airflow_user,
-            self._addresses.airflow_password,
-        )
-        with airflow:
+        with AirflowClient.of(self._addresses) as airflow:
             if self._run is None or airflow.has_ended(TUNING_DAG, self._run):
                 self._say(f"{TUNING_DAG}: parts of the fleet try other hyperparameters")
                 self._run = airflow.trigger(TUNING_DAG, {"force": True})

@@ -55,8 +55,9 @@ class DemonstrationError(StackError):
 class DemonstrationOptions(msgspec.Struct, frozen=True):
     """What the demonstration runs: the fleet and when to stop (None: when interrupted).
 
-    With the analysis it does not stop before each of Spark's jobs has written something; until a
-    decision, not before evaluations were checked and devices have tried other hyperparameters.
+    With the analysis it does not stop before each of Spark's jobs has written something, and the
+    runs that it has started have ended; until a decision, not before evaluations were checked and
+    devices have tried other hyperparameters.
     """
 
     devices: int = 2407
@@ -195,12 +196,12 @@ class Demonstration:
                         f"a server no longer answers ({error}); see `flead status`"
                     ) from error
                 yield progress
-                if self._is_done(progress):
-                    return
                 if analysis is not None:
                     analysis.go_on(progress.stream_windows)
                 if decision is not None:
                     decision.go_on(len(progress.versions), progress.tuning_decisions)
+                if self._is_done(progress) and (analysis is None or analysis.is_over):
+                    return
                 self._check(progress, fleet)
                 time.sleep(POLL_SECONDS)
 

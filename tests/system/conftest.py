@@ -1,6 +1,7 @@
 """The whole stack, driven as a user drives it: by the `flead` command alone."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from flead.stack.home import Home
 from tests.conftest import run_flead
 
 DEVICES = 40
+WAIT_SECONDS = 120
 FLEET = ("--devices", str(DEVICES), "--rate", "9600/min", "--seed", "3")
 
 
@@ -41,13 +43,29 @@ class Resumed:
 
     def query(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Return what a statement finds in the stack's database."""
-        connection = psycopg2.connect(self.addresses.database_url)
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(statement, values)
-                return cursor.fetchall()
-        finally:
-            connection.close()
+        return _query(self.addresses.database_url, statement, values)
+
+    def query_airflow(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Return what a statement finds in the database of Airflow."""
+        return _query(self.addresses.airflow_database_url, statement, values)
+
+
+def _query(url: str, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+    connection = psycopg2.connect(url)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, values)
+            return cursor.fetchall()
+    finally:
+        connection.close()
+
+
+def wait_until(holds: Callable[[], object], seconds: float = WAIT_SECONDS) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +80,9 @@ def short_rounds() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def demonstrated(make_home: Callable[[], Home], short_rounds: None) -> Demonstrated:
     home = make_home()
-    ran = run_flead(home, "demo", *FLEET, "--until-version", "3", "--json")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("FLEAD_EVALUATION_MIN_ROWS", "500")
+        ran = run_flead(home, "demo", *FLEET, "--until-version", "3", "--with-analysis", "--json")
     assert ran.returncode == 0, ran.stderr
     status = run_flead(home, "status", "--json")
     return Demonstrated(home, json.loads(ran.stdout), json.loads(status.stdout))
@@ -70,7 +90,7 @@ def demonstrated(make_home: Callable[[], Home], short_rounds: None) -> Demonstra
 
 @pytest.fixture(scope="session")
 def resumed(demonstrated: Demonstrated) -> Resumed:
-    """Start the stack again, which takes up the suspended job, and feed it for some windows."""
+    """Start the stack again, which takes up what ran in it, and feed it for some windows."""
     started = run_flead(demonstrated.home, "up")
     assert started.returncode == 0, started.stderr
     addresses = Addresses.of(demonstrated.home, environ={})

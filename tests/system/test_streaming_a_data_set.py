@@ -1,8 +1,7 @@
 """A data set of a user's own goes through the stack between two runs of a simulated fleet."""
 
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,13 @@ from flead.contracts.simulation import FEATURES as SIMULATED
 from flead.contracts.topics import Topic
 from flead.messaging.reading import end_offsets, read_committed
 from tests.conftest import run_flead
-from tests.system.conftest import FLEET, Resumed
+from tests.system.conftest import FLEET, Resumed, wait_until
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 FEATURES = ["power, kW", "flow"]
 MACHINES = 25
 ROWS = 150
-WAIT_SECONDS = 120
 DEAD_LETTERS = Topic.TELEMETRY_DLQ
 SPEC = """
 name: mill
@@ -172,10 +170,3 @@ def promoted(resumed: Resumed, features: Sequence[str]) -> list[tuple[int, int]]
         " WHERE feature_schema = %s AND status = 'promoted' ORDER BY version",
         feature_schema(features),
     )
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(1)

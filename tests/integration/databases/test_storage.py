@@ -9,6 +9,7 @@ import msgspec
 import psycopg2
 import pytest
 
+from flead.contracts.deployment import TrainingDeployment
 from flead.contracts.messages import (
     GlobalModel,
     Hyperparameters,
@@ -17,7 +18,18 @@ from flead.contracts.messages import (
     Moments,
     TrainingControl,
 )
-from flead.storage import batch_results, control, models, offsets, outbox, rounds, updates
+from flead.storage import (
+    analysis_days,
+    batch_results,
+    control,
+    deployments,
+    models,
+    offsets,
+    outbox,
+    rounds,
+    stream_batches,
+    updates,
+)
 from flead.storage.connection import connect
 from flead.storage.copying import Jsonb, copy_rows
 from flead.storage.models import HeadMovedError, StoredModel
@@ -30,6 +42,7 @@ pytestmark = pytest.mark.servers
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TOPIC = "local-model-updates"
 NOW = datetime(2026, 11, 24, 7, 30, tzinfo=UTC)
+TRAINING = TrainingDeployment(features=["x"], bootstrap_servers="broker:9092")
 
 
 def example_update(**changes):
@@ -292,6 +305,21 @@ class TestUpdates:
 
 
 class TestDailyResults:
+    def test_a_day_has_no_rows_before_the_first_batch_of_the_stream(self, cursor):
+        assert not analysis_days.may_have_rows(cursor, NOW.date())
+        stream_batches.open_batch(cursor, "query", 0)
+        cursor.execute("UPDATE stream_analysis_batches SET opened_at = %s", (NOW,))
+
+        days = [NOW.date() + timedelta(days=number) for number in (-1, 0, 1)]
+        assert [analysis_days.may_have_rows(cursor, day) for day in days] == [False, True, True]
+
+    def test_a_day_has_no_rows_before_the_first_deployment_of_the_training(self, cursor):
+        deployments.open_attempt(cursor, "run", TRAINING)
+        cursor.execute("UPDATE training_deployments SET created_at = %s", (NOW,))
+
+        days = [NOW.date() + timedelta(days=number) for number in (-1, 0, 1)]
+        assert [analysis_days.may_have_rows(cursor, day) for day in days] == [False, True, True]
+
     def test_moments_before_a_day_are_the_same_whatever_rounds_have_read_since(self, cursor):
         def read(offset, last_offset, count, device="a"):
             moments = Moments([count], [0.5], [0.25])
