@@ -13,13 +13,15 @@ from flead.features.rows import Floats
 class PublishedModel(NamedTuple):
     """A global model as arrays.
 
-    `weights` (inputs + 1) with the intercept last, `prior` (3, inputs) the fleet's moments.
+    `weights` (inputs + 1) with the intercept last, `prior` (3, inputs) the fleet's moments;
+    `restored_version` is the one that it brings back, if any.
     """
 
     version: int
     feature_schema: str
     weights: Floats
     prior: Floats
+    restored_version: int | None
 
     @classmethod
     def of(cls, model: GlobalModel) -> "PublishedModel":
@@ -30,6 +32,7 @@ class PublishedModel(NamedTuple):
             model.feature_schema,
             np.array([*model.weights, model.intercept]),
             np.array([moments.count, moments.mean, moments.m2]),
+            model.restored_version,
         )
 
 

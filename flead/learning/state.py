@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from flead.contracts.schema import INPUT_KINDS
 from flead.features.rolling import empty_history
 from flead.features.rows import Floats, Integers
-from flead.learning import first_layout
+from flead.learning import drift, first_layout, plateau, rate, second_layout
 from flead.learning.pending import Columns, PendingRows
 
 MAGIC: Final = b"FLEADLT"
-STATE_VERSION: Final = 2
+STATE_VERSION: Final = 3
 """Version that is written; `from_bytes` also reads the ones before."""
 
 _ALIGNMENT: Final = 8
@@ -24,6 +24,7 @@ _PREFIX_BYTES: Final = len(MAGIC) + 1 + 4
 
 NO_DEADLINE: Final = int(np.iinfo(np.int64).max)
 NO_PARTITION: Final = -1
+NO_REVISION: Final = -1
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +37,12 @@ class DeviceArrays:
     the closed windows. `deadline_ms` is when the open window closes by time, `NO_DEADLINE` without
     one; `partition` is the one that the device's rows come from; `last_row_ms` is when the newest
     came, by processing time.
+
+    `previous` (devices, inputs + 1) is the personalized model before its last training, `snapshot`
+    as it was when the device adopted the global version `adopted`, 0 for none. `rate`, `progress`
+    and `drift` are what `flead.learning.rate`, `plateau` and `drift` remember, since the
+    hyperparameters' `revision`. `feedback_version` is the newest version whose feedback was
+    applied.
     """
 
     history: Floats
@@ -48,6 +55,14 @@ class DeviceArrays:
     deadline_ms: Integers
     partition: Integers
     last_row_ms: Integers
+    previous: Floats
+    snapshot: Floats
+    adopted: Integers
+    rate: Floats
+    progress: Floats
+    drift: Floats
+    revision: Integers
+    feedback_version: Integers
 
     @classmethod
     def fresh(cls, devices: int, features: int) -> "DeviceArrays":
@@ -69,6 +84,14 @@ class DeviceArrays:
             deadline_ms=whole(NO_DEADLINE),
             partition=whole(NO_PARTITION),
             last_row_ms=whole(),
+            previous=np.zeros((devices, inputs + 1)),
+            snapshot=np.zeros((devices, inputs + 1)),
+            adopted=whole(),
+            rate=np.tile(rate.FRESH, (devices, 1)),
+            progress=np.tile(plateau.FRESH, (devices, 1)),
+            drift=np.tile(drift.FRESH, (devices, 1)),
+            revision=whole(NO_REVISION),
+            feedback_version=whole(),
         )
 
     def arrays(self) -> list[NDArray[Any]]:
@@ -148,9 +171,7 @@ class TrainerState:
                 "start another feature list without state"
             )
         devices, inputs = len(header.devices), len(features) * len(INPUT_KINDS)
-        layout = (_layout if version == STATE_VERSION else first_layout.layout)(
-            devices, len(features), header.pending
-        )
+        layout = _LAYOUTS[version](devices, len(features), header.pending)
         size = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in layout)
         if len(data) != start + size:
             raise ValueError(f"the state has {len(data)} bytes, not {start + size}: it is damaged")
@@ -162,8 +183,11 @@ class TrainerState:
             arrays.append(np.frombuffer(content, dtype, count, position).reshape(shape))
             position += count * dtype.itemsize
         *of_devices, waiting = arrays[: -len(Columns._fields)]
-        if version != STATE_VERSION:
+        if version == 1:
             of_devices = first_layout.converted(of_devices)
+        if version < STATE_VERSION:
+            fresh = DeviceArrays.fresh(devices, len(features)).arrays()
+            of_devices = second_layout.converted(of_devices, fresh)
         pending = PendingRows(devices, inputs)
         rows = Columns(*arrays[-len(Columns._fields) :])
         pending.append(np.repeat(np.arange(devices), waiting), rows)
@@ -188,15 +212,16 @@ def _read_header(data: bytes) -> tuple[int, _Header, int]:
     return version, header, end + (-end % _ALIGNMENT)
 
 
-def _layout(
-    devices: int, features: int, pending: int
-) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
+def _layout(devices: int, features: int, pending: int) -> first_layout.Layout:
     """Shape and type of each array of the binary form, in its order."""
     nothing = TrainerState.fresh(features)
     of_devices = [*nothing.arrays.arrays(), nothing.pending.count]
     shapes = [((devices, *array.shape[1:]), array.dtype) for array in of_devices]
     shapes += [((pending, *array.shape[1:]), array.dtype) for array in nothing.pending.export()]
     return [(shape, dtype.newbyteorder("<")) for shape, dtype in shapes]
+
+
+_LAYOUTS: Final = {1: first_layout.layout, 2: second_layout.layout, STATE_VERSION: _layout}
 
 
 def _buffer(array: NDArray[Any]) -> memoryview:

@@ -12,6 +12,8 @@ from flead.contracts.messages import Anomaly, ClosedBy, LocalUpdate, TrainingSta
 from flead.contracts.schema import feature_schema
 from flead.features.rolling import roll
 from flead.features.rows import Floats, Integers, RowBatch
+from flead.learning.adaptation import Adaptation
+from flead.learning.adopting import adopt
 from flead.learning.anomalies import describe_anomalies
 from flead.learning.cohorts import assign, cohorts_of
 from flead.learning.fleet import FleetState
@@ -19,7 +21,7 @@ from flead.learning.pending import Columns, Indices
 from flead.learning.scoring import probability, score_rows
 from flead.learning.state import NO_DEADLINE, NO_PARTITION, TrainerState
 from flead.learning.updates import Occasion
-from flead.learning.windows import PERSONALIZED, ClosedWindows, close_windows, start_personalized
+from flead.learning.windows import PERSONALIZED, ClosedWindows, close_windows
 from flead.learning.zscore import is_anomalous
 
 JITTER: Final = 0.25
@@ -64,6 +66,8 @@ class LocalTrainer:
         A device without a row for so long is forgotten; when it comes back it starts anew.
     observer
         Told of the windows as they close.
+    adaptation
+        How devices adapt by themselves.
 
     Raises
     ------
@@ -76,9 +80,11 @@ class LocalTrainer:
         features: Sequence[str],
         device_ttl_days: float = math.inf,
         observer: WindowObserver | None = None,
+        adaptation: Adaptation = Adaptation(),
     ) -> None:
         self._features = list(features)
         self._observer = observer
+        self._adaptation = adaptation
         self._ttl_ms = device_ttl_days * DAY_MS
         self._schema = feature_schema(features)
         self._state = TrainerState.fresh(len(features))
@@ -205,7 +211,7 @@ class LocalTrainer:
         arrays.partition[device] = batch.partition
         arrays.last_row_ms[devices] = now_ms
         current = fleet.current(self._schema)
-        start_personalized(state, devices, current)
+        adopt(state, devices, current)
         places = pending.append(
             device, Columns(inputs, batch.label, batch.event_time, batch.offset)
         )
@@ -260,6 +266,7 @@ class LocalTrainer:
                 revision=fleet.control.revision,
                 hyperparameters=cohort.hyperparameters,
                 trial=cohort.trial,
+                adaptation=self._adaptation,
             )
             closed = close_windows(self._state, devices[members], lengths[members], occasion)
             if self._observer is not None:

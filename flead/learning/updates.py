@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from flead.contracts.messages import (
     ClosedBy,
@@ -14,8 +14,12 @@ from flead.contracts.messages import (
     UpdateStatus,
 )
 from flead.features.rows import Floats, Integers
+from flead.learning.adaptation import Adaptation
 from flead.learning.fleet import PublishedModel
 from flead.learning.metrics import MetricSums
+
+
+TRAINED: Final = frozenset({UpdateStatus.TRAINING, UpdateStatus.DRIFTING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +35,14 @@ class Occasion:
     revision: int
     hyperparameters: Hyperparameters
     trial: str | None
+    adaptation: Adaptation
 
 
 class WindowSummary(NamedTuple):
-    """Figures of each window, arrays of shape (devices,); times are event times in milliseconds."""
+    """Figures of each window, arrays of shape (devices,); times are event times in milliseconds.
+
+    `learning_rate` is the device's effective one; `resting` and `drifting` are 0 or 1.
+    """
 
     model_version: Integers
     partition: Integers
@@ -45,6 +53,9 @@ class WindowSummary(NamedTuple):
     offset_sum: Integers
     window_start: Integers
     window_end: Integers
+    learning_rate: Floats
+    resting: Integers
+    drifting: Integers
 
 
 class Scores(NamedTuple):
@@ -59,7 +70,7 @@ def describe_updates(
     names: list[str],
     windows: WindowSummary,
     scores: Scores,
-    client: Floats | None,
+    client: Floats,
     moments: Floats,
     occasion: Occasion,
 ) -> Iterator[LocalUpdate]:
@@ -72,27 +83,27 @@ def describe_updates(
     windows, scores
         Figures and scores of each device's window.
     client
-        Trained weights, the intercept last, of shape (devices, inputs + 1); None when paused.
+        Trained weights, the intercept last, of shape (devices, inputs + 1).
     moments
         Moments of each device with this window, of shape (devices, 3, inputs).
     occasion
         What the windows have in common.
     """
-    settings = occasion.hyperparameters
-    status = UpdateStatus.PAUSED if client is None else UpdateStatus.TRAINING
-    models = [None] * len(names) if client is None else client.tolist()
     columns = zip(
         names,
         zip(*(column.tolist() for column in windows), strict=True),
         _messages(scores.current, occasion.current, len(names)),
         _messages(scores.candidate, occasion.candidate, len(names)),
         scores.personalized.messages((windows.model_version - 1).tolist()),
-        models,
+        client.tolist(),
         moments.tolist(),
         strict=True,
     )
-    for device, window, current, candidate, personalized, model, spread in columns:
-        version, partition, rows, labelled, first, last, total, start, end = window
+    for device, window, current, candidate, personalized, weights, spread in columns:
+        version, partition, rows, labelled, first, last, total, start, end, *training = window
+        learning_rate, resting, drifting = training
+        status = _status(occasion, resting, drifting)
+        model = weights if status in TRAINED else None
         yield LocalUpdate(
             device_id=device,
             model_version=version,
@@ -119,11 +130,19 @@ def describe_updates(
             window_start=start,
             window_end=end,
             closed_by=occasion.closed_by,
-            learning_rate=settings.learning_rate,
+            learning_rate=learning_rate,
             hyperparameters_revision=occasion.revision,
             trial=occasion.trial,
             timestamp=occasion.now_ms,
         )
+
+
+def _status(occasion: Occasion, resting: int, drifting: int) -> UpdateStatus:
+    if occasion.paused:
+        return UpdateStatus.PAUSED
+    if resting:
+        return UpdateStatus.CONVERGED
+    return UpdateStatus.DRIFTING if drifting else UpdateStatus.TRAINING
 
 
 def _messages(

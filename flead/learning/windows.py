@@ -1,5 +1,6 @@
 """Closed windows: score the models on their rows, train, and describe the result."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,11 +8,16 @@ import numpy as np
 from flead.compiling import compiled
 from flead.contracts.messages import LocalUpdate
 from flead.features.rows import Floats, Integers
-from flead.learning.fleet import PublishedModel
+from flead.learning import plateau, rate
+from flead.learning.adaptation import Adaptation
+from flead.learning.adopting import adopt
+from flead.learning.drift import has_drifted
 from flead.learning.metrics import SUMS, MetricSums, score
 from flead.learning.moments import MEMORY_ROWS, accumulate, choose, standardize
 from flead.learning.pending import Indices
-from flead.learning.sgd import log_odds, train
+from flead.learning.plateau import rests, take_loss
+from flead.learning.rate import MULTIPLIER, follow_slope
+from flead.learning.sgd import log_odds, logistic, train
 from flead.learning.state import NO_DEADLINE, TrainerState
 from flead.learning.updates import Occasion, Scores, WindowSummary, describe_updates
 from flead.learning.zscore import is_far
@@ -43,7 +49,7 @@ def close_windows(
     Parameters
     ----------
     state
-        Changed: personalized models, moments, versions, deadlines and waiting rows.
+        Changed: all but the history of the rows.
     devices
         Numbers of the devices, each once.
     lengths
@@ -51,7 +57,8 @@ def close_windows(
     occasion
         What the windows have in common.
     """
-    start_personalized(state, devices, occasion.current)
+    adopt(state, devices, occasion.current)
+    _begin_revision(state, devices, occasion.revision)
     arrays, pending = state.arrays, state.pending
     arrays.started[devices] = 1
     places = pending.oldest(devices, lengths)
@@ -65,6 +72,7 @@ def close_windows(
     client = np.repeat(published[:1], len(devices), axis=0)
     sums = np.zeros((len(devices), 3, SUMS))
     logits = np.zeros((*places.shape, 3))
+    training = np.zeros((len(devices), 3))
     figures = np.zeros((len(devices), 6), np.int64)
     _close(
         devices,
@@ -73,17 +81,25 @@ def close_windows(
         pending.pool.inputs,
         pending.pool.label,
         published,
+        0 if current is None else current.version,
         prior,
         not occasion.paused,
+        occasion.trial is None and not occasion.paused,
+        occasion.adaptation,
         settings.learning_rate,
         settings.alpha,
         settings.local_epochs,
         0.0 if current is None else settings.ditto_pull,
         arrays.moments,
         arrays.personalized,
+        arrays.previous,
+        arrays.rate,
+        arrays.progress,
+        arrays.drift,
         client,
         sums,
         logits,
+        training,
     )
     _count(
         places, lengths, pending.pool.label, pending.pool.event_time, pending.pool.offset, figures
@@ -94,7 +110,7 @@ def close_windows(
 
     names = [state.devices[device] for device in devices.tolist()]
     summary = WindowSummary(
-        arrays.model_version[devices], arrays.partition[devices], lengths, *figures.T
+        arrays.model_version[devices], arrays.partition[devices], lengths, *figures.T, *training.T
     )
     scores = Scores(
         current=None if current is None else MetricSums.of(sums[:, CURRENT]),
@@ -105,21 +121,20 @@ def close_windows(
         names,
         summary,
         scores,
-        None if occasion.paused else client,
+        client,
         arrays.moments[devices],
         occasion,
     )
     return ClosedWindows(list(updates), places, lengths, logits)
 
 
-def start_personalized(
-    state: TrainerState, devices: Integers, current: PublishedModel | None
-) -> None:
-    """Start the personalized models of devices that see their first global model."""
-    if current is not None:
-        unstarted = devices[state.arrays.started[devices] == 0]
-        state.arrays.personalized[unstarted] = current.weights
-        state.arrays.started[unstarted] = 1
+def _begin_revision(state: TrainerState, devices: Integers, revision: int) -> None:
+    """Start rate and progress of devices anew that have not met these hyperparameters yet."""
+    arrays = state.arrays
+    devices = devices[arrays.revision[devices] != revision]
+    arrays.rate[devices] = rate.FRESH
+    arrays.progress[devices, plateau.BEST :] = plateau.FRESH[plateau.BEST :]
+    arrays.revision[devices] = revision
 
 
 @compiled
@@ -130,26 +145,41 @@ def _close(
     pool_inputs: Floats,
     pool_label: Floats,
     published: Floats,
+    version: int,
     prior: Floats,
     trains: bool,
+    adapts: bool,
+    adaptation: Adaptation,
     learning_rate: float,
     alpha: float,
     epochs: int,
     pull: float,
     moments: Floats,
     personalized: Floats,
+    previous: Floats,
+    rates: Floats,
+    progress: Floats,
+    drift: Floats,
     client: Floats,
     sums: Floats,
     logits: Floats,
+    training: Floats,
 ) -> None:
-    """Score each window, then train on it: `moments`, `personalized` and `client` change."""
+    """Score each window, let its device adapt, then train on it.
+
+    `moments` and what follows change; `training` (windows, 3) is written: effective rate, whether
+    the device rests, whether it drifts.
+    """
     longest, inputs = places.shape[0], pool_inputs.shape[1]
     raw = np.empty((longest, inputs))
     standardized = np.empty((longest, inputs))
     targets = np.empty(longest)
     scale = np.empty((2, inputs))
+    before = np.empty(SUMS)
     for window in range(len(devices)):
         device, length = devices[window], lengths[window]
+        slope, errors, steps = 0.0, 0.0, 0.0
+        before[:] = 0.0
         for row in range(length):
             raw[row] = pool_inputs[places[row, window]]
         choose(moments[device], prior, scale)
@@ -162,12 +192,36 @@ def _close(
                 score(logits[row, window, number], label, sums[window, number])
             if np.isnan(label):
                 label = 1.0 if is_far(raw[row]) else 0.0
+            else:
+                logit = logits[row, window, PERSONALIZED]
+                earlier = log_odds(previous[device], standardized[row])
+                score(earlier, label, before)
+                error, step = logistic(logit) - label, logit - earlier
+                slope += error * step
+                errors += error * error
+                steps += step * step
             targets[row] = label
-        if trains:
+        labelled = sums[window, PERSONALIZED, 0]
+        is_better, drifted, resting = False, False, False
+        patience = adaptation.patience
+        if adapts and labelled > 0.0:
+            own, fleets = sums[window, PERSONALIZED, 1], sums[window, CURRENT, 1]
+            drifted = has_drifted(drift[device], own / labelled, adaptation.drift)
+            is_better = fleets < own * (1.0 - patience.margin)
+            take_loss(progress[device], own / labelled, (before[1] - own) / labelled, patience)
+            follow_slope(rates[device], slope, math.sqrt(errors * steps), adaptation.rate)
+        if adapts:
+            resting = rests(progress[device], version, is_better, drifted, patience)
+        rate_of_device = learning_rate * rates[device, MULTIPLIER]
+        training[window, 0] = rate_of_device
+        training[window, 1] = 1.0 if resting else 0.0
+        training[window, 2] = 1.0 if drifted else 0.0
+        previous[device] = personalized[device]
+        if trains and not resting:
             rows, wanted = standardized[:length], targets[:length]
             anchor = published[CURRENT]
-            train(client[window], rows, wanted, learning_rate, alpha, epochs, 0.0, anchor)
-            train(personalized[device], rows, wanted, learning_rate, alpha, epochs, pull, anchor)
+            train(client[window], rows, wanted, rate_of_device, alpha, epochs, 0.0, anchor)
+            train(personalized[device], rows, wanted, rate_of_device, alpha, epochs, pull, anchor)
         accumulate(moments[device], raw[:length], MEMORY_ROWS)
 
 
