@@ -16,5 +16,7 @@ class Adaptation(NamedTuple):
     drift: PageHinkley = PageHinkley()
 
 
+CLOSED_LOOP: Final = Adaptation()
+
 OPEN_LOOP: Final = Adaptation(RateRule(gain=0.0), Patience(windows=math.inf))
 """Every device trains on every window with the fleet's rate; drift is still told."""

@@ -27,6 +27,10 @@ class RateRule(NamedTuple):
     gain: float = 0.2
     memory: float = 10.0
     min_windows: float = 5.0
+    size_memory: float = 100.0
+    growth: float = 1.0
+    doubt: float = 0.0
+    pull: float = 0.0
 
 
 @compiled
@@ -55,7 +59,11 @@ def follow_slope(rate: Floats, slope: float, size: float, rule: RateRule) -> Non
     rate[WINDOWS] += 1.0
     weight = max(1.0 / rate[WINDOWS], 1.0 / rule.memory)
     rate[SLOPE] += (slope - rate[SLOPE]) * weight
-    rate[SIZE] += (size - rate[SIZE]) * weight
+    rate[SIZE] += (size - rate[SIZE]) * max(1.0 / rate[WINDOWS], 1.0 / rule.size_memory)
     if rate[WINDOWS] >= rule.min_windows:
-        move = math.exp(-rule.gain * rate[SLOPE] / rate[SIZE])
-        rate[MULTIPLIER] = min(max(rate[MULTIPLIER] * move, LEAST), MOST)
+        power = -rule.gain * rate[SLOPE] / rate[SIZE]
+        if power > 0.0:
+            power = rule.growth * max(0.0, power - rule.gain * rule.doubt)
+        move = math.exp(power)
+        moved = rate[MULTIPLIER] ** (1.0 - rule.pull) * move
+        rate[MULTIPLIER] = min(max(moved, LEAST), MOST)

@@ -35,9 +35,7 @@ def layout(devices: int, features: int, pending: int) -> Layout:
     ]
 
 
-def converted(
-    arrays: list[NDArray[Any]], fresh: list[NDArray[Any]]
-) -> list[NDArray[Any]]:
+def converted(arrays: list[NDArray[Any]], fresh: list[NDArray[Any]]) -> list[NDArray[Any]]:
     """Return the arrays of the devices as the next version has them.
 
     `fresh` are those of as many new devices. Rate, progress, drift test and versions start anew;

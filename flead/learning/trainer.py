@@ -8,16 +8,25 @@ from typing import Final
 
 import numpy as np
 
-from flead.contracts.messages import Anomaly, ClosedBy, LocalUpdate, TrainingState
+from flead.contracts.messages import (
+    Anomaly,
+    ClosedBy,
+    LocalUpdate,
+    ModelFeedback,
+    TrainingState,
+)
 from flead.contracts.schema import feature_schema
 from flead.features.rolling import roll
 from flead.features.rows import Floats, Integers, RowBatch
-from flead.learning.adaptation import Adaptation
+from flead.learning.adaptation import CLOSED_LOOP, Adaptation
 from flead.learning.adopting import adopt
 from flead.learning.anomalies import describe_anomalies
 from flead.learning.cohorts import assign, cohorts_of
+from flead.learning.feedback import CUT, is_alarming
 from flead.learning.fleet import FleetState
 from flead.learning.pending import Columns, Indices
+from flead.learning.plateau import LOSS
+from flead.learning.rate import LEAST, MULTIPLIER
 from flead.learning.scoring import probability, score_rows
 from flead.learning.state import NO_DEADLINE, NO_PARTITION, TrainerState
 from flead.learning.updates import Occasion
@@ -80,7 +89,7 @@ class LocalTrainer:
         features: Sequence[str],
         device_ttl_days: float = math.inf,
         observer: WindowObserver | None = None,
-        adaptation: Adaptation = Adaptation(),
+        adaptation: Adaptation = CLOSED_LOOP,
     ) -> None:
         self._features = list(features)
         self._observer = observer
@@ -120,6 +129,24 @@ class LocalTrainer:
                 outcome.updates.extend(closed.updates)
             self._take(part, devices, now_ms, fleet, outcome)
         return outcome
+
+    def take_feedback(self, feedback: Sequence[ModelFeedback], fleet: FleetState) -> None:
+        """Lower the rates of devices on which an evaluated global model did badly.
+
+        Each version counts once for a device, and only when it is newer than those before; during
+        a trial the rate stays. Devices without rows are not known and have no rate.
+        """
+        arrays = self._state.arrays
+        known = [each for each in feedback if each.device_id in self._numbers]
+        for each in sorted(known, key=lambda message: message.model_version):
+            device = self._numbers[each.device_id]
+            if each.model_version <= arrays.feedback_version[device]:
+                continue
+            arrays.feedback_version[device] = each.model_version
+            on_trial = assign(fleet.control, [each.device_id])[0] > 0
+            if not on_trial and is_alarming(each.log_loss, arrays.progress[device, LOSS]):
+                lowered = CUT * arrays.rate[device, MULTIPLIER]
+                arrays.rate[device, MULTIPLIER] = max(lowered, LEAST)
 
     def close_due(self, now_ms: int, fleet: FleetState) -> Outcome:
         """Close and train the windows whose oldest row has waited long enough.

@@ -18,7 +18,6 @@ from flead.learning.adaptation import Adaptation
 from flead.learning.fleet import PublishedModel
 from flead.learning.metrics import MetricSums
 
-
 TRAINED: Final = frozenset({UpdateStatus.TRAINING, UpdateStatus.DRIFTING})
 
 

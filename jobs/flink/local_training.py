@@ -1,7 +1,8 @@
 """Train a model for each device on its own stream.
 
     telemetry ─► decode and pack ─┐
-    ticks ────────────────────────┴─► key by bucket ─┐
+    ticks ────────────────────────┤
+    feedback ─► decode and pack ──┴─► key by bucket ─┐
                                                      ├─► train ─► updates, anomalies, dead letters
     global models, control ─► broadcast ─────────────┘
 
@@ -37,6 +38,7 @@ from flead.contracts.messages import (
     DeadLetter,
     DeadLetterReason,
     GlobalModel,
+    ModelFeedback,
     ModelStatus,
     TrainingControl,
 )
@@ -44,10 +46,12 @@ from flead.contracts.schema import feature_schema, input_names
 from flead.contracts.topics import MESSAGE_BYTES, Topic, dead_letter_topic
 from flead.features.decoding import TelemetryDecoder, dead_letter, largest_message
 from flead.features.rows import RowBatch
+from flead.learning.feedback import decode_feedback
 from flead.learning.trainer import FleetState, LocalTrainer, Outcome
 
 ROWS: Final = 0
 DEAD_LETTERS: Final = 1
+FEEDBACK: Final = 2
 NOT_OPERATORS: Final = frozenset({"PartitionTransformation", "UnionTransformation"})
 STATELESS: Final = frozenset({"Calc"})
 """Operators of the planner that project and filter: several may follow one source."""
@@ -97,9 +101,17 @@ def pack_rows(bucket: int, batch: RowBatch) -> bytes:
 
 
 def pack_letters(letters: list[DeadLetter], buckets: int) -> bytes:
-    """Encode dead letters like rows; any bucket would do."""
-    body = msgspec.msgpack.encode((DEAD_LETTERS, [msgspec.json.encode(each) for each in letters]))
+    """Encode dead letters of one topic like rows; any bucket would do."""
+    topic = dead_letter_topic(Topic(letters[0].topic))
+    encoded = [msgspec.json.encode(each) for each in letters]
+    body = msgspec.msgpack.encode((DEAD_LETTERS, topic.value, encoded))
     return (letters[0].partition % buckets).to_bytes(2, "big") + body
+
+
+def pack_feedback(bucket: int, feedback: ModelFeedback) -> bytes:
+    """Encode the feedback of one device like rows."""
+    body = msgspec.msgpack.encode((FEEDBACK, msgspec.json.encode(feedback)))
+    return bucket.to_bytes(2, "big") + body
 
 
 def unpack_rows(fields: list[Any]) -> RowBatch:
@@ -188,6 +200,26 @@ class SendToBuckets(FlatMapFunction):
         return [pack_letters(rejected, self.buckets)]
 
 
+class PackFeedback(FlatMapFunction):
+    """Turn a message of `model-feedback` into a packed record of its device, or a dead letter."""
+
+    def __init__(self, buckets: int) -> None:
+        self.buckets = buckets
+
+    def flat_map(self, value: Row) -> list[bytes]:
+        key, message, partition, offset, timestamp = value
+        found = decode_feedback(
+            None if key is None else bytes(key),
+            None if message is None else bytes(message),
+            partition,
+            offset,
+            timestamp.to_epoch_milli(),
+        )
+        if isinstance(found, DeadLetter):
+            return [pack_letters([found], self.buckets)]
+        return [pack_feedback(bucket_of(found.device_id, self.buckets), found)]
+
+
 class TrainBucket(KeyedBroadcastProcessFunction):
     """Hold the trainer of a bucket's devices in one state value; adopt what is broadcast.
 
@@ -225,12 +257,17 @@ class TrainBucket(KeyedBroadcastProcessFunction):
             return
         kind, *fields = msgspec.msgpack.decode(body)
         if kind == DEAD_LETTERS:
-            for encoded in fields[0]:
-                yield Row(Topic.TELEMETRY_DLQ.value, None, encoded)
+            topic, letters = fields
+            for encoded in letters:
+                yield Row(topic, None, encoded)
         elif kind == ROWS:
             trainer = self.trainer(bucket)
             self.mark_changed(bucket)
             yield from emit(trainer.process(unpack_rows(fields), now, self.fleet_state(ctx)))
+        elif kind == FEEDBACK:
+            feedback = msgspec.json.decode(fields[0], type=ModelFeedback)
+            self.mark_changed(bucket)
+            self.trainer(bucket).take_feedback([feedback], self.fleet_state(ctx))
         else:
             raise ValueError(f"a packed record is of the unknown kind {kind!r}")
 
@@ -359,11 +396,13 @@ def kafka_options(deployment: TrainingDeployment) -> dict[str, str]:
 
 
 def source(tables: StreamTableEnvironment, name: str, deployment: TrainingDeployment,
-           topics: list[Topic], *, group: str, start: str, further: str = "") -> None:  # fmt: skip
+           topics: list[Topic], *, group: str, start: str, reset: str = "earliest",
+           further: str = "") -> None:  # fmt: skip
     """Declare a table over the raw bytes and positions of topics; a restored job goes on.
 
-    `start` is where one that starts from nothing begins, a `scan.startup.mode` of the connector;
-    `further` declares columns that are computed from the others.
+    `start` is where one that starts from nothing begins, a `scan.startup.mode` of the connector,
+    and `reset` where it does without an offset of its group; `further` declares columns that are
+    computed from the others.
     """
     tables.execute_sql(
         f"CREATE TABLE {name} (k BYTES, v BYTES, topic STRING METADATA VIRTUAL,"
@@ -375,7 +414,7 @@ def source(tables: StreamTableEnvironment, name: str, deployment: TrainingDeploy
                 "topic": ";".join(topics),
                 "properties.group.id": group,
                 "properties.isolation.level": "read_committed",
-                "properties.auto.offset.reset": "earliest",
+                "properties.auto.offset.reset": reset,
                 "scan.startup.mode": start,
                 "key.format": "raw",
                 "key.fields": "k",
@@ -395,7 +434,7 @@ def sink(tables: StreamTableEnvironment, deployment: TrainingDeployment) -> None
     """
     outputs = [
         Topic.LOCAL_UPDATES, Topic.ANOMALIES, Topic.TELEMETRY_DLQ, Topic.GLOBAL_UPDATES_DLQ,
-        Topic.CONTROL_DLQ,
+        Topic.CONTROL_DLQ, Topic.FEEDBACK_DLQ,
     ]  # fmt: skip
     tables.execute_sql(
         "CREATE TABLE outputs (topic STRING METADATA, k STRING, v BYTES) WITH ("
@@ -456,6 +495,19 @@ def packed_records(tables: StreamTableEnvironment, deployment: TrainingDeploymen
     return tables.to_data_stream(packed).flat_map(
         SendToBuckets(deployment.features, deployment.buckets), output_type=byte_array()
     )
+
+
+def feedback_records(tables: StreamTableEnvironment, deployment: TrainingDeployment) -> DataStream:
+    """Decode and pack the released feedback, message by message: there is little of it.
+
+    A job without state begins at the end of the topic: what was said before is of other devices.
+    """
+    source(
+        tables, "feedback", deployment, [Topic.FEEDBACK],
+        group=f"{deployment.consumer_group}-feedback", start="group-offsets", reset="latest",
+    )  # fmt: skip
+    feedback = tables.to_data_stream(tables.sql_query("SELECT k, v, part, off, ts FROM feedback"))
+    return feedback.flat_map(PackFeedback(deployment.buckets), output_type=byte_array())
 
 
 def is_longer(column: str, limit: int) -> str:
@@ -549,9 +601,8 @@ def main() -> None:
     env.enable_checkpointing(checkpoint_ms(deployment), CheckpointingMode.EXACTLY_ONCE)
     tables = StreamTableEnvironment.create(env)
 
-    records = packed_records(tables, deployment).key_by(
-        lambda record: int.from_bytes(record[:2], "big"), key_type=Types.INT()
-    )
+    packed = packed_records(tables, deployment).union(feedback_records(tables, deployment))
+    records = packed.key_by(lambda record: int.from_bytes(record[:2], "big"), key_type=Types.INT())
     output_type = Types.ROW_NAMED(
         ["topic", "k", "v"], [Types.STRING(), Types.STRING(), byte_array()]
     )
