@@ -20,50 +20,57 @@ MOST: Final = 8.0
 class RateRule(NamedTuple):
     """Settings of the rule.
 
-    `gain` is the step of the multiplier's logarithm at a slope of 1, 0 keeps it at 1; `memory` the
-    windows that the slope is averaged over; `min_windows` those before which nothing moves.
+    Parameters
+    ----------
+    gain
+        By how much the multiplier's logarithm falls at a slope of 1; 0 keeps it as it is.
+    growth, doubt
+        It grows by this share of the gain, and only for what the slope is below minus `doubt`.
+    slope_windows, size_windows
+        Labelled windows that the slope and its size are averaged over: the size over so many that
+        windows in which nothing happens weigh little.
+    min_windows
+        Labelled windows before it moves.
     """
 
     gain: float = 0.2
-    memory: float = 10.0
+    growth: float = 0.3
+    doubt: float = 0.1
+    slope_windows: float = 3.0
+    size_windows: float = 1000.0
     min_windows: float = 5.0
-    size_memory: float = 100.0
-    growth: float = 1.0
-    doubt: float = 0.0
-    pull: float = 0.0
 
 
 @compiled
 def follow_slope(rate: Floats, slope: float, size: float, rule: RateRule) -> None:
     """Move a device's multiplier against the slope of its prequential loss.
 
-    A step of training moved the log-odds of the next window's row i from z'_i to z_i. The loss of
-    that window, as a function of the size of the step, has the slope h = Σ (p_i - y_i) (z_i - z'_i)
-    over its labelled rows: positive when a smaller step would have been better. The multiplier m
-    becomes m exp(-gain h / s) with s = √(Σ (p_i - y_i)² Σ (z_i - z'_i)²), both averaged over the
-    last windows: hypergradient descent (Baydin et al. 2018, "Online Learning Rate Adaptation with
-    Hypergradient Descent", ICLR) in the multiplicative, normalised form of Almeida et al. 1998
-    ("Parameter adaptation in stochastic optimization"), with windows as the steps.
+    The last training moved the log-odds of the window's row i from z'_i to z_i. As a function of
+    the size of that step, the loss of the window has the slope h = Σ (p_i - y_i) (z_i - z'_i) over
+    its labelled rows: positive when a smaller step would have been better. With the size
+    s = √(Σ (p_i - y_i)² Σ (z_i - z'_i)²), both averaged, the multiplier m becomes
+    m exp(-gain h / s): hypergradient descent (Baydin et al. 2018, "Online Learning Rate Adaptation
+    with Hypergradient Descent", ICLR) with windows as the steps, in the multiplicative normalised
+    form of Almeida et al. 1998, "Parameter adaptation in stochastic optimization". That it grows
+    slower than it shrinks is the bold driver's (Battiti 1989, Complex Systems 3).
 
     Parameters
     ----------
     rate
         Of the device, of shape (4,). Changed.
     slope, size
-        h and s of a window with labelled rows.
+        h and s of a window with labelled rows; size 0 when nothing was trained before it.
     rule
         Settings.
     """
     if size <= 0.0:
         return
     rate[WINDOWS] += 1.0
-    weight = max(1.0 / rate[WINDOWS], 1.0 / rule.memory)
-    rate[SLOPE] += (slope - rate[SLOPE]) * weight
-    rate[SIZE] += (size - rate[SIZE]) * max(1.0 / rate[WINDOWS], 1.0 / rule.size_memory)
-    if rate[WINDOWS] >= rule.min_windows:
-        power = -rule.gain * rate[SLOPE] / rate[SIZE]
-        if power > 0.0:
-            power = rule.growth * max(0.0, power - rule.gain * rule.doubt)
-        move = math.exp(power)
-        moved = rate[MULTIPLIER] ** (1.0 - rule.pull) * move
-        rate[MULTIPLIER] = min(max(moved, LEAST), MOST)
+    first = 1.0 / rate[WINDOWS]
+    rate[SLOPE] += (slope - rate[SLOPE]) * max(first, 1.0 / rule.slope_windows)
+    rate[SIZE] += (size - rate[SIZE]) * max(first, 1.0 / rule.size_windows)
+    if rate[WINDOWS] < rule.min_windows:
+        return
+    share = rate[SLOPE] / rate[SIZE]
+    move = share if share > 0.0 else rule.growth * min(0.0, share + rule.doubt)
+    rate[MULTIPLIER] = min(max(rate[MULTIPLIER] * math.exp(-rule.gain * move), LEAST), MOST)

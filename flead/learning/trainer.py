@@ -179,7 +179,11 @@ class LocalTrainer:
 
     @classmethod
     def from_bytes(
-        cls, data: bytes, features: Sequence[str], device_ttl_days: float = math.inf
+        cls,
+        data: bytes,
+        features: Sequence[str],
+        device_ttl_days: float = math.inf,
+        adaptation: Adaptation = CLOSED_LOOP,
     ) -> "LocalTrainer":
         """Restore a trainer.
 
@@ -188,7 +192,7 @@ class LocalTrainer:
         ValueError
             When the bytes are no state, of an unknown version, of another feature list, or cut off.
         """
-        trainer = cls(features, device_ttl_days)
+        trainer = cls(features, device_ttl_days, adaptation=adaptation)
         trainer._state = TrainerState.from_bytes(data, features)
         trainer._number_devices()
         return trainer

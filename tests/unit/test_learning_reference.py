@@ -25,13 +25,15 @@ class Device:
 
     def __init__(self):
         self.past, self.window, self.counted = [], [], []
-        self.personalized = None
+        self.personalized = self.previous = None
+        self.slope = self.size = 0.0
+        self.counted_slopes, self.multiplier = 0, 1.0
         self.closed = []
 
     def take(self, values, label, current):
         """Take one row; close the window when it is full."""
         if self.personalized is None and current is not None:
-            self.personalized = [*current.weights, current.intercept]
+            self.personalized = self.previous = [*current.weights, current.intercept]
         self.window.append((self.inputs(values), label))
         self.past.append(values)
         if len(self.window) == SETTINGS.window_rows:
@@ -78,22 +80,43 @@ class Device:
         zero = [0.0] * (rows.shape[1] + 1)
         start = zero if current is None else [*current.weights, current.intercept]
         personalized = self.personalized or zero
+        self.adapt(personalized, self.previous or zero, rows, labels)
+        rate = SETTINGS.learning_rate * self.multiplier
         self.closed.append(
             {
-                "client": trained(start, rows, targets),
+                "rate": rate,
+                "client": trained(start, rows, targets, rate),
                 "global": None if current is None else scored(start, rows, labels),
                 "personalized": scored(personalized, rows, labels),
             }
         )
-        self.personalized = trained(personalized, rows, targets)
+        self.previous = personalized
+        self.personalized = trained(personalized, rows, targets, rate)
         self.counted += [row for row, _ in self.window]
         self.window = []
 
+    def adapt(self, personalized, previous, rows, labels):
+        """Move the multiplier as docs/adaptation.md says."""
+        known = [number for number, label in enumerate(labels) if label is not None]
+        z, before = (rows[known] @ each[:-1] + each[-1] for each in (personalized, previous))
+        error = 1 / (1 + np.exp(-z)) - np.array([labels[number] for number in known], float)
+        size = np.linalg.norm(error) * np.linalg.norm(z - before)
+        if size == 0.0:
+            return
+        self.counted_slopes += 1
+        count = self.counted_slopes
+        self.slope += (error @ (z - before) - self.slope) / min(count, 3)
+        self.size += (size - self.size) / min(count, 1000)
+        share = self.slope / self.size
+        if count >= 5:
+            power = -0.2 * share if share > 0 else 0.2 * 0.3 * max(0.0, -share - 0.1)
+            self.multiplier = min(8.0, max(0.125, self.multiplier * math.exp(power)))
 
-def trained(weights, rows, targets):
+
+def trained(weights, rows, targets, rate):
     model = SGDClassifier(
         loss="log_loss", penalty="l2", alpha=SETTINGS.alpha, learning_rate="constant",
-        eta0=SETTINGS.learning_rate, shuffle=False,
+        eta0=rate, shuffle=False,
     )  # fmt: skip
     model.partial_fit(rows[:1] * 0, [0], classes=[0, 1])
     model.coef_, model.intercept_ = np.array([weights[:-1]]), np.array(weights[-1:])
@@ -156,6 +179,7 @@ def test_updates_equal_the_row_by_row_reference(seed):
             compared += 1
             made = [*update.weights, update.intercept]
             np.testing.assert_allclose(made, expected["client"], rtol=0, atol=1e-9)
+            assert update.learning_rate == pytest.approx(expected["rate"], rel=1e-9)
             for metrics, figures in (
                 (update.global_metrics, expected["global"]),
                 (update.personalized_metrics, expected["personalized"]),
@@ -170,3 +194,4 @@ def test_updates_equal_the_row_by_row_reference(seed):
         np.testing.assert_array_equal(mine[-1].moments.count, (~np.isnan(counted)).sum(axis=0))
         np.testing.assert_allclose(mine[-1].moments.mean, np.nanmean(counted, axis=0), rtol=1e-12)
     assert compared == len(updates) > 30
+    assert len({update.learning_rate for update in updates}) > 10
