@@ -1,6 +1,7 @@
 """`flead bench`: benchmarks, each with its baseline in the same run."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -124,3 +125,26 @@ def _show(result: object, as_json: bool) -> None:
         return
     for name, value in msgspec.to_builtins(result).items():
         sys.stdout.write(f"{name:<28} {value}\n")
+
+
+@bench.command("closed-loop")
+def closed_loop(
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw F1 and log loss along the stream: png, svg, pdf.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Compare device feedback and tuning with the open loop, offline, on five fleets."""
+    import msgspec
+
+    from benchmarks.closed_loop import draw, run
+
+    result = run(lambda line: typer.echo(line, err=True))
+    if plot is not None:
+        draw(result, plot)
+    if json:
+        sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
+        return
+    for name, value in msgspec.to_builtins(result).items():
+        if name != "curves":
+            sys.stdout.write(f"{name:<36} {value}\n")

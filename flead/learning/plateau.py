@@ -25,7 +25,7 @@ class Patience(NamedTuple):
     memory: float = 20.0
     tolerance: float = 0.01
     windows: float = 100.0
-    max_idle_windows: float = 100.0
+    max_idle_windows: float = 50.0
     margin: float = 0.1
 
 

@@ -18,6 +18,7 @@ from flead.federation.round import describe_model, run_round
 from flead.federation.standardizer import merge_moments
 from flead.federation.strategy import Strategy
 from flead.federation.updates import model_vector
+from flead.learning.adaptation import CLOSED_LOOP, Adaptation
 from flead.learning.fleet import FleetState
 from flead.learning.trainer import LocalTrainer, Outcome, WindowObserver
 from flead.settings import Settings
@@ -51,6 +52,8 @@ class OfflineLoop:
         not.
     observer
         Told of the windows as they close.
+    adaptation
+        How devices adapt by themselves.
     """
 
     def __init__(
@@ -60,10 +63,11 @@ class OfflineLoop:
         strategy: Strategy,
         settings: Settings,
         observer: WindowObserver | None = None,
+        adaptation: Adaptation = CLOSED_LOOP,
     ) -> None:
         self.models: list[GlobalModel] = []
         self.rejected: Counter[RejectReason] = Counter()
-        self.trainer = LocalTrainer(features, observer=observer)
+        self.trainer = LocalTrainer(features, observer=observer, adaptation=adaptation)
         self._features = list(features)
         self._schema = feature_schema(features)
         self._inputs = len(input_names(features))
@@ -75,6 +79,11 @@ class OfflineLoop:
         self._newest_moments: dict[str, Moments] = {}
         self._bases: dict[int, Floats] = {}
         self._fleet = FleetState(None, None, control)
+
+    def adopt(self, control: TrainingControl) -> None:
+        """Let the devices train with other hyperparameters and trials from the next batch on."""
+        self._control = control
+        self._fleet = FleetState(self._fleet.global_model, None, control)
 
     def process(self, batch: RowBatch, now_ms: int) -> Outcome:
         """Take a batch of rows and close what is due; then run the rounds that are ready.
