@@ -6,13 +6,15 @@ from typing import Final
 
 import numpy as np
 import optuna
-from scipy.stats import ttest_ind
+from scipy.stats import mannwhitneyu
 
 from flead.contracts.messages import Hyperparameters, LocalUpdate, TrainingControl, Trial
 from flead.learning.cohorts import assign
 
 BOUNDS: Final = (1e-3, 10.0)
-TRIALS: Final = 2
+AROUND: Final = 4.0
+"""Factor around the devices' own rates in which a rate is proposed."""
+
 FRACTION: Final = 0.25
 HORIZON_WINDOWS: Final = 10
 """Windows of a device before a trial, and in it."""
@@ -31,9 +33,12 @@ Losses = dict[str, tuple[float, int]]
 class CohortTuner:
     """Tries other rates on cohorts, and adopts one that beats the others' devices.
 
+    The first of two trials is the median of the rates that the devices have moved to by themselves,
+    the second is Optuna's, near it.
+
     The outcome of a device is its personalized prequential log loss in the trial less that of the
-    period before; a trial is compared with the control by Welch's test, one-sided, with Holm's
-    correction. A clear winner is adopted; then it starts over. While the fleet's loss falls from
+    period before; a trial is compared with the control by the test of Mann and Whitney (1947),
+    one-sided, for losses have heavy tails, with Holm's correction. A clear winner is adopted; then it starts over. While the fleet's loss falls from
     one period to the next nothing is tried.
 
     Parameters
@@ -51,6 +56,7 @@ class CohortTuner:
         self._asked: list[optuna.Trial] = []
         self._before: Losses = {}
         self._losses: dict[str, list[tuple[float, int]]] = defaultdict(list)
+        self._rates: dict[str, float] = {}
 
     def take(self, updates: Sequence[LocalUpdate]) -> TrainingControl | None:
         """Take further updates; return what the fleet shall train with if that has changed."""
@@ -59,6 +65,7 @@ class CohortTuner:
             # What a window scored before its revision was trained with belongs to none.
             if scored is not None and update.hyperparameters_revision == self._control.revision:
                 self._losses[update.device_id].append((scored.log_loss_sum, scored.rows))
+                self._rates[update.device_id] = update.learning_rate
         counts = [len(of_device) for of_device in self._losses.values()]
         if not counts or np.median(counts) < HORIZON_WINDOWS:
             return None
@@ -78,8 +85,12 @@ class CohortTuner:
         return self._control
 
     def _propose(self) -> None:
-        self._asked = [self._study.ask() for _ in range(TRIALS)]
-        rates = [trial.suggest_float("learning_rate", *BOUNDS, log=True) for trial in self._asked]
+        least, most = BOUNDS
+        middle = min(max(float(np.median(list(self._rates.values()))), least), most)
+        near = max(middle / AROUND, least), min(middle * AROUND, most)
+        self._study.enqueue_trial({"learning_rate": middle})
+        self._asked = [self._study.ask() for _ in range(2)]
+        rates = [trial.suggest_float("learning_rate", *near, log=True) for trial in self._asked]
         trials = [
             Trial(f"rate-{number}", FRACTION, Hyperparameters(learning_rate=rate))
             for number, rate in enumerate(rates)
@@ -99,7 +110,7 @@ class CohortTuner:
                 self._study.tell(asked, state=optuna.trial.TrialState.FAIL)
                 continue
             self._study.tell(asked, float(tried.mean() - control.mean()))
-            test = ttest_ind(tried, control, equal_var=False, alternative="less")
+            test = mannwhitneyu(tried, control, alternative="less")
             judged.append((float(test.pvalue), number, float(tried.mean())))
         self._asked = []
         hyperparameters = self._control.hyperparameters

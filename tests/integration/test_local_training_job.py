@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from flead.contracts.messages import LocalUpdate, TrainingControl
+from flead.contracts.messages import LocalUpdate, ModelFeedback, TrainingControl
 from flead.contracts.simulation import FEATURES
 from flead.contracts.topics import Topic
 from flead.learning.fleet import FleetState
@@ -117,6 +117,38 @@ def test_a_poisoned_global_model_is_a_dead_letter_and_the_next_good_one_is_adopt
     assert short["offset"] == 1
     assert "length" in short["detail"]
     assert set(bases) == {0, 3}
+    assert cluster.failures(job) == []
+
+
+def test_released_feedback_lowers_a_devices_rate_and_what_does_not_validate_is_a_dead_letter(
+    job: str, cluster: TrainingCluster, own_home: Home
+) -> None:
+    def rates() -> list[float]:
+        run_flead(own_home, "simulate", "--devices", "5", "--rate", "6000/min", "--rows", "200")
+        updates = cluster.values(Topic.LOCAL_UPDATES)
+        return [u["learning_rate"] for u in updates if u["device_id"] == device]
+
+    device = cluster.values(Topic.LOCAL_UPDATES)[-1]["device_id"]
+    before = rates()
+    bad = [
+        ModelFeedback(device, version, "run", 0, 10, 0.9, 0.1, 99.0, 0.5) for version in (1, 2, 3)
+    ]
+    named = device.encode()
+    messages = [
+        OutgoingMessage(Topic.FEEDBACK, named, b'{"device_id": 7}'),
+        OutgoingMessage(Topic.FEEDBACK, b"another", msgspec.json.encode(bad[0])),
+        *(OutgoingMessage(Topic.FEEDBACK, named, msgspec.json.encode(each)) for each in bad),
+    ]
+    produce(cluster.kafka, messages)
+
+    # Three times halved, whatever the device itself made of it before.
+    wait_until(lambda: min(rates()) <= max(min(before) / 4, before[0] / 8 + 1e-9))
+
+    letters = cluster.values(Topic.FEEDBACK_DLQ)
+    assert {(letter["topic"], letter["reason"]) for letter in letters} == {
+        (Topic.FEEDBACK, "invalid"), (Topic.FEEDBACK, "key_mismatch"),
+    }  # fmt: skip
+    assert len(letters) == 2
     assert cluster.failures(job) == []
 
 
