@@ -38,8 +38,8 @@ class CohortTuner:
 
     The outcome of a device is its personalized prequential log loss in the trial less that of the
     period before; a trial is compared with the control by the test of Mann and Whitney (1947),
-    one-sided, for losses have heavy tails, with Holm's correction. A clear winner is adopted; then it starts over. While the fleet's loss falls from
-    one period to the next nothing is tried.
+    one-sided, for losses have heavy tails, with Holm's correction. A clear winner is adopted; then
+    it starts over. While the fleet's loss falls from one period to the next nothing is tried.
 
     Parameters
     ----------

@@ -5,12 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from flead.contracts.messages import Hyperparameters, TrainingControl
+from flead.contracts.messages import Hyperparameters, TrainingControl, UpdateStatus
 from flead.contracts.simulation import FEATURES
 from flead.features.decoding import TelemetryDecoder
+from flead.federation.admission import RejectReason
 from flead.federation.artifact import artifact_bytes
 from flead.federation.strategy import FedAvg
 from flead.fleet.simulator import Simulator
+from flead.learning.adaptation import CLOSED_LOOP, Adaptation
+from flead.learning.plateau import Patience
 from flead.offline.baselines import base_rate_entropy, calibrated_rule_losses
 from flead.offline.loop import OfflineLoop
 from flead.settings import Settings
@@ -42,12 +45,12 @@ def telemetry(seed, rows_of_device, devices=DEVICES):
             return
 
 
-def run(batches, settings=None):
+def run(batches, adaptation=CLOSED_LOOP):
     """Run the loop on windows closed by count; return it, its updates and its anomalies."""
     loop = OfflineLoop(
-        FEATURES, TrainingControl(1, settings or Hyperparameters()), FedAvg(),
+        FEATURES, TrainingControl(1, Hyperparameters()), FedAvg(),
         # Rounds of two windows of each device.
-        Settings(round_min_updates=2 * DEVICES),
+        Settings(round_min_updates=2 * DEVICES), adaptation=adaptation,
     )  # fmt: skip
     outcomes = [loop.process(batch, now_ms=0) for batch in batches]
     outcomes.append(loop.finish(now_ms=0))
@@ -98,6 +101,20 @@ def test_every_row_is_in_one_window_of_one_update():
 
     assert sum(update.rows for update in updates) == 120 * DEVICES
     assert sum(update.offset_sum for update in updates) == sum(range(120 * DEVICES))
+
+
+def test_a_fleet_in_which_most_devices_rest_still_makes_versions():
+    soon = Adaptation(patience=Patience(memory=1.0, windows=2.0, tolerance=0.9))
+
+    loop, updates, _ = run(telemetry(4, rows_of_device=900), soon)
+
+    resting = [update for update in updates if update.status is UpdateStatus.CONVERGED]
+    # 30 windows of each device: a round takes those of two, whether they were trained or not.
+    assert len(updates) == 30 * DEVICES
+    assert len(resting) > 0.5 * len(updates)
+    assert loop.rejected == {RejectReason.NOT_TRAINED: len(resting)}
+    assert len(loop.models) == 15
+    assert min(model.num_updates for model in loop.models[-8:]) < DEVICES
 
 
 def test_the_same_rows_give_the_same_models_to_the_byte():
