@@ -26,6 +26,9 @@ class RateRule(NamedTuple):
         By how much the multiplier's logarithm falls at a slope of 1; 0 keeps it as it is.
     growth, doubt
         It grows by this share of the gain, and only for what the slope is below minus `doubt`.
+    fade
+        Above 1 its logarithm loses this share with each labelled window: a rate above the fleet's
+        is for a change, and costs a model that has followed it its calibration.
     slope_windows, size_windows
         Labelled windows that the slope and its size are averaged over: the size over so many that
         windows in which nothing happens weigh little.
@@ -36,6 +39,7 @@ class RateRule(NamedTuple):
     gain: float = 0.2
     growth: float = 0.3
     doubt: float = 0.1
+    fade: float = 0.3
     slope_windows: float = 3.0
     size_windows: float = 1000.0
     min_windows: float = 5.0
@@ -73,4 +77,6 @@ def follow_slope(rate: Floats, slope: float, size: float, rule: RateRule) -> Non
         return
     share = rate[SLOPE] / rate[SIZE]
     move = share if share > 0.0 else rule.growth * min(0.0, share + rule.doubt)
+    if rate[MULTIPLIER] > 1.0:
+        rate[MULTIPLIER] **= 1.0 - rule.fade
     rate[MULTIPLIER] = min(max(rate[MULTIPLIER] * math.exp(-rule.gain * move), LEAST), MOST)

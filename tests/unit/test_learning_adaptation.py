@@ -74,9 +74,21 @@ def test_the_multiplier_stays_within_an_eighth_and_eight():
     shrunk, grown = FRESH.copy(), FRESH.copy()
     for _ in range(1000):
         follow_slope(shrunk, 1.0, 1.0, RateRule())
-        follow_slope(grown, -1.0, 1.0, RateRule())
+        follow_slope(grown, -1.0, 1.0, RateRule(fade=0.0))
 
     assert (shrunk[MULTIPLIER], grown[MULTIPLIER]) == (LEAST, MOST) == (1 / 8, 8)
+
+
+def test_a_rate_above_the_fleets_fades_when_nothing_asks_for_it():
+    rate = FRESH.copy()
+    for _ in range(10):
+        follow_slope(rate, -1.0, 1.0, RateRule(fade=0.0))
+    assert rate[MULTIPLIER] > 1.2
+
+    for _ in range(20):
+        follow_slope(rate, 0.0, 1.0, RateRule())
+
+    assert rate[MULTIPLIER] == pytest.approx(1.0, abs=0.01)
 
 
 def test_a_rate_that_is_far_too_high_is_lowered_and_the_devices_do_better_for_it():
