@@ -21,7 +21,7 @@ class PublishedModel(NamedTuple):
     feature_schema: str
     weights: Floats
     prior: Floats
-    restored_version: int | None
+    restored_version: int | None = None
 
     @classmethod
     def of(cls, model: GlobalModel) -> "PublishedModel":

@@ -127,7 +127,7 @@ class Learners:
         """Return the newest global model, the zero model when there is none."""
         if loop is not None and loop.models:
             return PublishedModel.of(loop.models[-1])
-        return PublishedModel(0, "", np.zeros(self._inputs + 1), np.zeros((3, self._inputs)), None)
+        return PublishedModel(0, "", np.zeros(self._inputs + 1), np.zeros((3, self._inputs)))
 
     def _play(self, part: Mask | None, process: Callable[[RowBatch], object], done: Share) -> None:
         rows = len(self.stream) if part is None else int(part.sum())
