@@ -142,9 +142,4 @@ def closed_loop(
     result = run(lambda line: typer.echo(line, err=True))
     if plot is not None:
         draw(result, plot)
-    if json:
-        sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
-        return
-    for name, value in msgspec.to_builtins(result).items():
-        if name != "curves":
-            sys.stdout.write(f"{name:<36} {value}\n")
+    _show(result if json else msgspec.structs.replace(result, curves={}), json)
