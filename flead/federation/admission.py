@@ -1,15 +1,21 @@
 """Which updates count. Nothing that a device sends is trusted."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 import numpy as np
 
 from flead.contracts.messages import LabelSource, LocalUpdate, Metrics
 from flead.features.rows import Floats
 from flead.federation.updates import change_of
+
+MAX_WINDOW_ROWS: Final = 10_000
+"""Rows of the longest window that can be asked for: more would outweigh the fleet by a lie."""
+
+MAX_ROW_LOSS: Final = 1e6
+"""Nats that a row can plausibly cost: its logit, of inputs that are clipped. Sums stay finite."""
 
 
 class RejectReason(StrEnum):
@@ -74,7 +80,8 @@ def _judge_kind(update: LocalUpdate, context: AdmissionContext) -> RejectReason 
     if update.feature_schema != context.feature_schema:
         return RejectReason.UNKNOWN_SCHEMA
     if not update.trained:
-        return RejectReason.NOT_TRAINED
+        # Its scores count where models are compared.
+        return RejectReason.NOT_TRAINED if _is_plausible(update) else RejectReason.IMPLAUSIBLE
     return None if update.trial is None else RejectReason.TRIAL
 
 
@@ -94,11 +101,12 @@ def _judge_numbers(update: LocalUpdate, context: AdmissionContext) -> RejectReas
 
 
 def _is_plausible(update: LocalUpdate) -> bool:
-    """Whether the figures of a trained window agree with each other."""
+    """Whether the figures of a window agree with each other."""
     rows, labelled = update.rows, update.rows_labelled
     source = {rows: LabelSource.LABEL, 0: LabelSource.ZSCORE}.get(labelled, LabelSource.MIXED)
     return (
-        0 < rows == update.samples_processed
+        0 < rows <= MAX_WINDOW_ROWS
+        and update.samples_processed == (rows if update.trained else 0)
         and 0 <= labelled <= rows
         and update.rows_pseudo_labelled == rows - labelled
         and update.label_source == source
@@ -126,9 +134,9 @@ def _agree(metrics: Metrics | None, labelled: int, version: int | None) -> bool:
     return (
         version in {None, metrics.version}
         and min(counts) >= 0
-        and sum(counts) == metrics.rows == labelled
-        and math.isfinite(metrics.log_loss_sum)
-        and metrics.log_loss_sum >= 0
+        and 0 < sum(counts) == metrics.rows == labelled
+        # False for nan too
+        and 0 <= metrics.log_loss_sum <= MAX_ROW_LOSS * metrics.rows
     )
 
 

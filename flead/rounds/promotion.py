@@ -58,13 +58,13 @@ def judge_pending(
     """Decide on the candidate in this round, by the plausible updates since it was made.
 
     The updates of the round must be judged before. A promotion moves the head of the schema from
-    the candidate's parent and queues the model; a candidate that is still undecided after
-    `gate_timeout_seconds` is rejected.
+    the candidate's parent and queues the model. A candidate is rejected when it is still undecided
+    after `gate_timeout_seconds`, and when its parent is not the head: it was never to follow it.
 
     Raises
     ------
     HeadMovedError
-        When the head is not the candidate's parent any more.
+        When the head moves at the same time.
     """
     model = candidate.model
     comparison = compare(
@@ -87,6 +87,8 @@ def judge_pending(
     if verdict is Verdict.UNDECIDED and waited > timedelta(seconds=settings.gate_timeout_seconds):
         verdict = Verdict.REJECTED
         reason = f"undecided after {waited.total_seconds():.0f} s"
+    if (head := models.head(cursor, model.feature_schema)) != model.parent_version:
+        verdict, reason = Verdict.REJECTED, f"its parent is not the head, version {head}"
     if verdict is Verdict.UNDECIDED:
         logger.info("Version %s waits for its verdict: %s", model.version, comparison)
         return verdict

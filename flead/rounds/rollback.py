@@ -38,7 +38,8 @@ def roll_back(
     Parameters
     ----------
     to_version
-        A promoted version below the head of the schema in training; the head's parent for None.
+        A promoted version below the head of the schema in training; the head's parent for None,
+        unless the head restores another already.
     request_id
         Names the request, so that one that is repeated changes nothing more.
 
@@ -75,11 +76,14 @@ def roll_back_if_worse(
 
     By the prequential loss, paired by the devices that scored both, or by a passed evaluation of
     both on the same window. A version that restores another is not taken back in turn: what made
-    the loss rise then was not the model.
+    the loss rise then was not the model. For the same reason rounds take back one head in
+    `gate_timeout_seconds` at most.
     """
     if lineage.parent is None or lineage.parent.model.restored_version is not None:
         return None
     head = lineage.parent.model
+    if promotions.restored_within(cursor, head.feature_schema, settings.gate_timeout_seconds):
+        return None
     good = models.models(cursor, [head.parent_version]).get(head.parent_version)
     if good is None or good.model.status is not ModelStatus.PROMOTED:
         return None
@@ -118,6 +122,12 @@ def _limits(cursor: Cursor, feature_schema: str, settings: Settings) -> Limits:
 
 
 def _target(cursor: Cursor, head: GlobalModel, to_version: int | None) -> StoredModel:
+    if to_version is None and head.restored_version is not None:
+        # The second of two requests, or somebody who wants to go further back: only they know.
+        raise RollbackError(
+            f"the head, version {head.version}, restores {head.restored_version} already: "
+            "name the version to go back to"
+        )
     version = head.parent_version if to_version is None else to_version
     found = models.models(cursor, [version]).get(version)
     if found is None:
@@ -152,6 +162,9 @@ def _restore(
         restored_version=good.model.version,
         aggregation_round=0,
         status=ModelStatus.PROMOTED,
+        # Those of the good version are what its own parent was measured at.
+        global_accuracy=None,
+        global_loss=None,
         timestamp=to_milliseconds(now),
     )
     bad = models.promoted_above(cursor, schema, good.model.version)

@@ -60,6 +60,23 @@ def restored_by(cursor: Cursor, decided_by: str) -> int | None:
     return None if row is None else int(row[0])
 
 
+def restored_within(cursor: Cursor, feature_schema: str, seconds: float) -> bool:
+    """Whether a round has taken a head of the schema back in the last `seconds`."""
+    cursor.execute(
+        """
+        SELECT EXISTS (
+            SELECT FROM promotion_decisions AS made
+            INNER JOIN federated_models AS model ON made.version = model.version
+            WHERE made.decision = 'restored' AND made.decided_by = %s
+                AND model.feature_schema = %s
+                AND made.decided_at > now() - make_interval(secs => %s)
+        )
+        """,
+        (ROUND, feature_schema, seconds),
+    )
+    return bool(cursor.fetchall()[0][0])
+
+
 def rolled_back_by(cursor: Cursor, decided_by: str) -> list[int]:
     """Return the versions that a request has taken back, oldest first."""
     cursor.execute(
@@ -81,6 +98,13 @@ class DeviceLoss:
     reference_log_loss_sum: float
 
 
+_COMPARABLE: Final = """
+    feature_schema = %(schema)s AND aggregation_round >= %(since)s AND trial IS NULL
+    AND (status IN ('accepted', 'superseded') OR reject_reason = 'not_trained')
+"""
+"""Plausible updates: those of a device that does not train now are measured all the same."""
+
+
 def candidate_losses(
     cursor: Cursor, feature_schema: str, candidate: int, parent: int, since_round: int
 ) -> list[DeviceLoss]:
@@ -90,7 +114,7 @@ def candidate_losses(
     rows are the same, the devices not a sample of the fleet.
     """
     cursor.execute(
-        """
+        f"""
         SELECT
             device_id,
             sum((candidate_metrics ->> 'rows')::bigint)::bigint,
@@ -98,13 +122,17 @@ def candidate_losses(
             sum((global_metrics ->> 'rows')::bigint)::bigint,
             sum((global_metrics ->> 'log_loss_sum')::double precision)
         FROM local_models
-        WHERE aggregation_round >= %s AND feature_schema = %s
-            AND status IN ('accepted', 'superseded') AND trial IS NULL
-            AND (candidate_metrics ->> 'version')::bigint = %s
-            AND (global_metrics ->> 'version')::bigint = %s
+        WHERE {_COMPARABLE}
+            AND (candidate_metrics ->> 'version')::bigint = %(candidate)s
+            AND (global_metrics ->> 'version')::bigint = %(parent)s
         GROUP BY device_id ORDER BY device_id
-        """,
-        (since_round, feature_schema, candidate, parent),
+        """,  # noqa: S608 - a constant
+        {
+            "since": since_round,
+            "schema": feature_schema,
+            "candidate": candidate,
+            "parent": parent,
+        },
     )
     return [DeviceLoss(*row) for row in cursor.fetchall()]
 
@@ -114,10 +142,10 @@ def prequential_losses(
 ) -> list[DeviceLoss]:
     """Return what devices lost by a version while it was current, and by the one before it.
 
-    Over the accepted updates of rounds from `since_round` on; only devices that scored both.
+    Over the plausible updates of rounds from `since_round` on; only devices that scored both.
     """
     cursor.execute(
-        """
+        f"""
         WITH scored AS (
             SELECT
                 device_id,
@@ -125,8 +153,7 @@ def prequential_losses(
                 (global_metrics ->> 'rows')::bigint AS rows,
                 (global_metrics ->> 'log_loss_sum')::double precision AS log_loss_sum
             FROM local_models
-            WHERE aggregation_round >= %(since)s AND feature_schema = %(schema)s
-                AND status IN ('accepted', 'superseded') AND trial IS NULL
+            WHERE {_COMPARABLE}
         )
 
         SELECT
@@ -137,7 +164,7 @@ def prequential_losses(
             sum(log_loss_sum) FILTER (WHERE version = %(reference)s)
         FROM scored WHERE version IN (%(version)s, %(reference)s)
         GROUP BY device_id HAVING count(DISTINCT version) = 2 ORDER BY device_id
-        """,
+        """,  # noqa: S608 - a constant
         {
             "since": since_round,
             "schema": feature_schema,
@@ -156,6 +183,7 @@ def evaluated_losses(cursor: Cursor, version: int, reference: int) -> tuple[floa
         FROM passed_evaluations AS own
         INNER JOIN passed_evaluations AS other
             ON own.evaluation_run_id = other.evaluation_run_id AND other.device_id = '*'
+            AND own.window_start = other.window_start AND own.window_end = other.window_end
         WHERE own.device_id = '*' AND own.model_version = %s AND other.model_version = %s
             AND own.log_loss IS NOT NULL AND other.log_loss IS NOT NULL
         ORDER BY own.evaluation_timestamp DESC LIMIT 1

@@ -32,6 +32,7 @@ CONTEXT = AdmissionContext(
     bases={version: np.zeros(3) for version in (5, 6, 8, 9)}, max_staleness=2,
     max_update_norm=10.0, rolled_back=frozenset({7}),
 )  # fmt: skip
+UNTRAINED = {"trained": False, "weights": None, "intercept": None, "samples_processed": 0}
 
 
 def changed(**fields):
@@ -56,7 +57,12 @@ def test_a_window_of_one_row_is_accepted():
     ("fields", "reason"),
     [
         ({"feature_schema": "other"}, RejectReason.UNKNOWN_SCHEMA),
-        ({"trained": False, "weights": None, "intercept": None}, RejectReason.NOT_TRAINED),
+        (UNTRAINED, RejectReason.NOT_TRAINED),
+        (UNTRAINED | {"samples_processed": 5}, RejectReason.IMPLAUSIBLE),
+        (
+            UNTRAINED | {"candidate_metrics": Metrics(10, 4, 1.5, 1, 1, 1, 1)},
+            RejectReason.IMPLAUSIBLE,
+        ),
         ({"trial": "hot"}, RejectReason.TRIAL),
         ({"weights": [1.0]}, RejectReason.DIMENSION),
         ({"weights": [1.0, 2.0, 3.0]}, RejectReason.DIMENSION),
@@ -84,6 +90,28 @@ def test_a_window_of_one_row_is_accepted():
         ({"global_metrics": Metrics(8, 2, 1.5, 1, 0, 1, 0)}, RejectReason.IMPLAUSIBLE),
         ({"global_metrics": Metrics(8, 3, -1.5, 1, 0, 1, 1)}, RejectReason.IMPLAUSIBLE),
         ({"global_metrics": Metrics(8, 3, math.nan, 1, 0, 1, 1)}, RejectReason.IMPLAUSIBLE),
+        ({"global_metrics": Metrics(8, 3, 3.1e6, 1, 0, 1, 1)}, RejectReason.IMPLAUSIBLE),
+        (
+            {
+                "rows_labelled": 0,
+                "rows_pseudo_labelled": 5,
+                "personalized_metrics": None,
+                "label_source": LabelSource.ZSCORE,
+                "global_metrics": Metrics(8, 0, 0.0, 0, 0, 0, 0),
+            },
+            RejectReason.IMPLAUSIBLE,
+        ),
+        (
+            {
+                "rows": 10_001,
+                "samples_processed": 10_001,
+                "rows_pseudo_labelled": 9_998,
+                "first_offset": 0,
+                "last_offset": 10_000,
+                "offset_sum": 50_005_000,
+            },
+            RejectReason.IMPLAUSIBLE,
+        ),
         ({"candidate_metrics": Metrics(10, 4, 1.5, 1, 1, 1, 1)}, RejectReason.IMPLAUSIBLE),
         ({"personalized_metrics": Metrics(3, 3, 1.5, 1, 0, 1, 1)}, RejectReason.IMPLAUSIBLE),
         ({"base_version": 7, "global_metrics": None}, RejectReason.ROLLED_BACK_BASE),

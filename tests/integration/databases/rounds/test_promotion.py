@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from flead.contracts.messages import GlobalModel, LabelSource, ModelStatus
+from flead.contracts.messages import GlobalModel, LabelSource, Metrics, ModelStatus
 from flead.contracts.topics import Topic
 from flead.messaging.reading import end_offsets
 from flead.rounds.aggregation import aggregate
@@ -58,6 +58,27 @@ def messages(federation, start):
         (record.key.decode(), msgspec.json.decode(record.value, type=GlobalModel))
         for record in federation.published(Topic.GLOBAL_UPDATES, start)
     ]
+
+
+def evaluate(federation, hours_apart=0):
+    """Store a passed evaluation by which version 2 loses .9 a row, version 1 before it .2."""
+    federation.query(
+        """
+        INSERT INTO model_evaluations (
+            model_version, window_start, window_end, device_id, evaluation_run_id, status,
+            quality_status, evaluation_timestamp, rows, samples, tp, fp, tn, fn,
+            log_loss_sum, brier_sum, log_loss
+        )
+        SELECT
+            version, at, at, '*', 'run', 'evaluated', 'passed', now(), 10, 10,
+            5, 0, 5, 0, 10 * loss, 1, loss
+        FROM (
+            VALUES (1, .2, now() - make_interval(hours => %s)), (2, .9, now())
+        ) AS scored (version, loss, at)
+        RETURNING model_version
+        """,
+        hours_apart,
+    )
 
 
 @pytest.fixture
@@ -168,6 +189,49 @@ class TestGate:
         waiting = round_of(B, base=1, scored=GOOD, challenged=(2, *GOOD), trial="t")
         assert (waiting.state, waiting.rejected) == (RoundState.WAITING, {"trial": 3})
 
+    def test_devices_that_do_not_train_are_evidence_too(self, federation, round_of):
+        round_of()
+        round_of(B, base=1, scored=GOOD)
+
+        idle = {"trained": False, "samples_processed": 0}
+        judging = round_of(None, base=1, scored=GOOD, challenged=(2, *BAD), **idle)
+
+        assert (judging.state, judging.rejected) == (RoundState.EMPTY, {"not_trained": 3})
+        assert decisions(federation)[-1] == (2, "rejected", 3, 30)
+
+    def test_a_device_cannot_stop_rounds_by_impossible_scores(self, federation, round_of):
+        round_of()
+        round_of(B, base=1, scored=GOOD)
+
+        nothing = Metrics(2, 0, 0.0, 0, 0, 0, 0)
+        empty = round_of(
+            B, base=1, devices=["liar"], rows_labelled=0, rows_pseudo_labelled=10,
+            label_source=LabelSource.ZSCORE, candidate_metrics=nothing,
+            global_metrics=msgspec.structs.replace(nothing, version=1),
+        )  # fmt: skip
+        endless = (1.7e308, *GOOD[1:])
+        huge = round_of(B, base=1, devices=["liar"], scored=endless, challenged=(2, *endless))
+
+        for waiting in (empty, huge):
+            assert (waiting.state, waiting.rejected) == (RoundState.WAITING, {"implausible": 1})
+        judging = round_of(B, base=1, scored=GOOD, challenged=(2, *GOOD))
+        assert judging.promoted_version == 2
+
+    def test_a_candidate_whose_parent_is_not_the_head_is_rejected(self, federation, round_of):
+        round_of()
+        round_of(B, base=1, scored=GOOD)
+        round_of(B, base=1, scored=GOOD, challenged=(2, *GOOD))
+        federation.query(
+            "UPDATE federated_models SET parent_version = 1 WHERE version = 3 RETURNING version"
+        )
+
+        judging = round_of(B, base=2, scored=GOOD, challenged=(3, *GOOD))
+
+        assert (judging.promoted_version, judging.version, head(federation)) == (None, 4, 2)
+        assert federation.query(
+            "SELECT decision, reason FROM promotion_decisions WHERE version = 3"
+        ) == [("rejected", "its parent is not the head, version 2")]
+
     def test_a_fleet_without_labels_is_never_judged_by_a_loss(self, federation, round_of):
         unlabelled = {
             "rows_labelled": 0, "rows_pseudo_labelled": 10, "label_source": LabelSource.ZSCORE,
@@ -207,6 +271,16 @@ class TestRollback:
         [(key, model)] = messages(promoted, start)
         assert (key, model.version, model.restored_version) == ("global", 4, 1)
         np.testing.assert_array_equal([*model.weights, model.intercept], A)
+        # Nobody has measured this version, nor its parent in its name.
+        assert (model.global_accuracy, model.global_loss) == (None, None)
+
+    def test_a_second_request_says_to_where_unless_it_is_the_same(self, promoted):
+        roll_back(promoted.database_url, promoted.settings, None, "odd", "request-1")
+
+        with pytest.raises(RollbackError, match="version 4, restores 1 already"):
+            roll_back(promoted.database_url, promoted.settings, None, "odd", "request-2")
+
+        assert head(promoted) == 4
 
     def test_updates_based_on_the_bad_version_are_rejected_also_of_a_round_in_flight(
         self, promoted, make_update
@@ -240,20 +314,34 @@ class TestRollback:
             " FROM promotion_decisions WHERE decision = 'rolled_back'"
         ) == [(2, 1, 3, 30, pytest.approx(1.9), "aggregation_round")]
 
-    def test_a_passed_evaluation_against_its_parent_takes_a_head_back(self, promoted, round_of):
+    def test_rounds_take_back_one_head_in_the_time_of_a_verdict(self, promoted, round_of):
+        round_of(B, base=2, scored=BAD)
+        round_of(B, base=2, scored=BAD)
+        round_of(B, base=4, scored=GOOD)
+        round_of(B, base=4, scored=GOOD, challenged=(5, *GOOD))
+        assert head(promoted) == 5
+
+        round_of(B, base=5, scored=BAD)
+        too_soon = round_of(B, base=5, scored=BAD)
+        assert (too_soon.state, head(promoted)) == (RoundState.WAITING, 5)
         promoted.query(
-            """
-            INSERT INTO model_evaluations (
-                model_version, window_start, window_end, device_id, evaluation_run_id, status,
-                quality_status, evaluation_timestamp, rows, samples, tp, fp, tn, fn,
-                log_loss_sum, brier_sum, log_loss
-            )
-            SELECT version, now(), now(), '*', 'run', 'evaluated', status, now(), 10, 10,
-                5, 0, 5, 0, 10 * loss, 1, loss
-            FROM (VALUES (1, .2, 'passed'), (2, .9, 'passed')) AS scored (version, loss, status)
-            RETURNING model_version
-            """
+            "UPDATE promotion_decisions SET decided_at = decided_at - %s RETURNING version",
+            timedelta(seconds=promoted.settings.gate_timeout_seconds),
         )
+        taken_back = round_of(B, base=5, scored=BAD)
+
+        assert (taken_back.promoted_version, head(promoted)) == (7, 7)
+        assert statuses(promoted)[4:] == [(5, "rolled_back"), (6, "rejected"), (7, "promoted")]
+
+    def test_evaluations_on_different_windows_are_not_compared(self, promoted, round_of):
+        evaluate(promoted, hours_apart=1)
+
+        judging = round_of(B, base=2, scored=GOOD)
+
+        assert (judging.promoted_version, head(promoted)) == (None, 2)
+
+    def test_a_passed_evaluation_against_its_parent_takes_a_head_back(self, promoted, round_of):
+        evaluate(promoted)
 
         taken_back = round_of(B, base=1, scored=GOOD)
 

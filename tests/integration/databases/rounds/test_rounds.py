@@ -233,7 +233,7 @@ class TestAggregation:
             make_update("short", A[:3]),
             make_update("ahead", A, base=9),
             make_update("other", A, features=["y"]),
-            make_update("idle", None, trained=False),
+            make_update("idle", None, trained=False, samples_processed=0),
         )
         reasons = {
             "ahead": "unknown_base",
