@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -11,6 +11,12 @@ from msgspec import Meta
 from scipy import stats
 
 MIN_DEVICES_OF_A_TEST = 2
+
+MAX_DIFFERENCE: Final = 10.0
+"""Nats a row by which a device can speak for or against a model: sure at 22,000 to one, and wrong.
+
+Without a bound one device that lies would decide: its difference swamps the mean, or the spread.
+"""
 
 
 class Verdict(StrEnum):
@@ -65,17 +71,20 @@ def compare(pairs: Sequence[PairedLoss]) -> Comparison | None:
     """Compare mean log losses, one pair a device; None without a device.
 
     The paired t-test (Student 1908, "The probable error of a mean", Biometrika 6) takes the device
-    as the unit: rows of a device are not independent. Without any spread the sign decides.
+    as the unit: rows of a device are not independent. Without any spread the sign decides. A device
+    counts for `MAX_DIFFERENCE` at most.
     """
     if not pairs:
         return None
     own = np.array([pair.log_loss_sum / pair.rows for pair in pairs])
     reference = np.array([pair.reference_log_loss_sum / pair.reference_rows for pair in pairs])
     difference = own - reference
+    if np.isfinite(difference).all():
+        difference = difference.clip(-MAX_DIFFERENCE, MAX_DIFFERENCE)
     return Comparison(
         devices=len(pairs),
         rows=sum(pair.rows for pair in pairs),
-        mean_reference=float(reference.mean()),
+        mean_reference=float(reference.clip(max=MAX_DIFFERENCE).mean()),
         mean_difference=float(difference.mean()),
         p_value=_p_value(difference),
     )

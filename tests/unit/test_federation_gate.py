@@ -70,6 +70,21 @@ def test_a_candidate_is_promoted_unless_it_is_worse_beyond_chance(own, reference
     assert judge_candidate(compare(pairs(own, reference)), LIMITS) is verdict
 
 
+@pytest.mark.parametrize("lie", [(1e6, 0.0), (0.0, 1e6)], ids=["against", "in favour"])
+def test_one_device_that_lies_does_not_save_a_broken_candidate(lie):
+    # 19 devices lose 1.5, 2 or 2.5 more; the lie counts for 10 nats.
+    worse = np.resize([1.5, 2.0, 2.5], 19)
+    limits = Limits(min_rows=1, min_devices=20, alpha=0.05)
+
+    found = compare(pairs([*(0.3 + worse), lie[0]], [0.3] * 19 + [lie[1]]))
+
+    bounded = [*worse, np.sign(lie[0] - lie[1]) * 10.0]
+    expected = stats.ttest_1samp(bounded, 0.0, alternative="greater")
+    assert found.mean_difference == pytest.approx(np.mean(bounded))
+    assert found.p_value == pytest.approx(expected.pvalue)
+    assert judge_candidate(found, limits) is Verdict.REJECTED
+
+
 def test_too_few_rows_decide_nothing():
     assert judge_candidate(compare(pairs([9.0] * 3, [0.1] * 3, rows=19)), LIMITS) is (
         Verdict.UNDECIDED
