@@ -57,7 +57,7 @@ class Settings(msgspec.Struct, frozen=True):
     gate_min_rows: Annotated[int, Meta(ge=0)] = 200
     """Labelled rows that a candidate is scored on before it is judged; 0 promotes without."""
     gate_min_devices: Annotated[int, Meta(ge=1)] = 20
-    """Devices that must have scored it: all, where fewer are known."""
+    """Devices that must have scored it: all, where fewer have labels."""
     gate_alpha: Annotated[float, Meta(gt=0, lt=1)] = 0.05
     """Significance at which a candidate is worse than its parent."""
     gate_timeout_seconds: Annotated[float, Meta(gt=0)] = 600.0

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 import msgspec
 
@@ -26,6 +27,10 @@ from flead.storage.models import StoredModel
 from flead.storage.outbox import OutboxMessage
 from flead.storage.promotions import DecidedOn, Decision, DeviceLoss
 from flead.storage.times import from_milliseconds
+
+REACH_ROUNDS: Final = 50
+"""How far back devices are counted and a head is compared, so that a round does not read ever more.
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +83,8 @@ def judge_pending(
             )
         )
     )
-    known = promotions.known_devices(cursor, model.feature_schema)
-    verdict = judge_candidate(comparison, gate_limits(settings, known))
+    limits = gate_limits(cursor, model.feature_schema, settings, number)
+    verdict = judge_candidate(comparison, limits)
     reason = "not worse than its parent on the same rows"
     if verdict is Verdict.REJECTED:
         reason = "worse than its parent on the same rows"
@@ -113,11 +118,15 @@ def promote(cursor: Cursor, model: GlobalModel, settings: Settings, now: datetim
     queue_promoted(cursor, msgspec.structs.replace(model, status=ModelStatus.PROMOTED), settings)
 
 
-def gate_limits(settings: Settings, known_devices: int) -> Limits:
-    """Return what a verdict needs; a small fleet cannot have more devices than it has."""
+def gate_limits(cursor: Cursor, feature_schema: str, settings: Settings, number: int) -> Limits:
+    """Return what a verdict in a round needs; not more devices than can give any.
+
+    A small fleet has no more, and where few devices have labels, the others measure nothing.
+    """
+    known = promotions.labelled_devices(cursor, feature_schema, number - REACH_ROUNDS)
     return Limits(
         min_rows=max(settings.gate_min_rows, 1),
-        min_devices=max(1, min(settings.gate_min_devices, known_devices)),
+        min_devices=max(1, min(settings.gate_min_devices, known)),
         alpha=settings.gate_alpha,
     )
 

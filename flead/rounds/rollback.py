@@ -2,7 +2,6 @@
 
 import logging
 from datetime import UTC, datetime
-from typing import Final
 
 import msgspec
 
@@ -11,7 +10,13 @@ from flead.federation.artifact import artifact_bytes, artifact_sha256
 from flead.federation.gate import Comparison, Limits, compare, is_enough, is_worse
 from flead.rounds.artifacts import artifact_path
 from flead.rounds.lineage import Lineage, current_lineage
-from flead.rounds.promotion import as_pairs, decided, gate_limits, queue_promoted
+from flead.rounds.promotion import (
+    REACH_ROUNDS,
+    as_pairs,
+    decided,
+    gate_limits,
+    queue_promoted,
+)
 from flead.settings import Settings
 from flead.storage import models, promotions
 from flead.storage.connection import Cursor, connect
@@ -19,9 +24,6 @@ from flead.storage.locks import Lock, lock_for_transaction
 from flead.storage.models import StoredModel
 from flead.storage.promotions import Decision
 from flead.storage.times import to_milliseconds
-
-REACH_ROUNDS: Final = 50
-"""How far back a head is compared with its parent, so that a round does not read ever more."""
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +100,7 @@ def roll_back_if_worse(
             )
         )
     )
-    limits = _limits(cursor, head.feature_schema, settings)
+    limits = _limits(cursor, head.feature_schema, settings, number)
     if comparison is not None and is_enough(comparison, limits) and is_worse(comparison, limits):
         reason = "its prequential loss is worse than its parent's on the same devices"
         return _restore(cursor, head, good, settings, reason, comparison, number)
@@ -111,10 +113,9 @@ def roll_back_if_worse(
     return None
 
 
-def _limits(cursor: Cursor, feature_schema: str, settings: Settings) -> Limits:
-    needed = gate_limits(settings, promotions.known_devices(cursor, feature_schema))
+def _limits(cursor: Cursor, feature_schema: str, settings: Settings, number: int) -> Limits:
     return msgspec.structs.replace(
-        needed,
+        gate_limits(cursor, feature_schema, settings, number),
         alpha=settings.rollback_alpha,
         margin=settings.rollback_margin,
         relative_margin=settings.rollback_relative_margin,

@@ -194,9 +194,13 @@ def evaluated_losses(cursor: Cursor, version: int, reference: int) -> tuple[floa
     return None if row is None else (float(row[0]), float(row[1]))
 
 
-def known_devices(cursor: Cursor, feature_schema: str) -> int:
-    """Count the devices of which an update was ever accepted."""
+def labelled_devices(cursor: Cursor, feature_schema: str, since_round: int) -> int:
+    """Count the devices with labelled rows in rounds from `since_round` on: who can compare."""
     cursor.execute(
-        "SELECT count(*) FROM device_moments WHERE feature_schema = %s", (feature_schema,)
+        f"""
+        SELECT count(DISTINCT device_id) FROM local_models
+        WHERE {_COMPARABLE} AND rows_labelled > 0
+        """,  # noqa: S608 - a constant
+        {"since": since_round, "schema": feature_schema},
     )
     return int(cursor.fetchall()[0][0])

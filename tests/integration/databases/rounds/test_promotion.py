@@ -183,6 +183,24 @@ class TestGate:
         assert (deciding.promoted_version, deciding.version) == (None, 3)
         assert statuses(federation) == [(1, "promoted"), (2, "rejected"), (3, "candidate")]
 
+    def test_where_few_devices_have_labels_those_decide(self, federation, round_of, make_update):
+        without = make_update(
+            "c", A, rows_labelled=0, rows_pseudo_labelled=10, label_source=LabelSource.ZSCORE
+        )
+        later = msgspec.structs.replace(without, base_version=1)
+        federation.run_round(make_update("a", A), make_update("b", A), without)
+        scored = [make_update(device, B, base=1, scored=GOOD) for device in "ab"]
+        federation.run_round(*scored, later)
+
+        challenged = [
+            make_update(device, B, base=1, scored=GOOD, challenged=(2, *GOOD)) for device in "ab"
+        ]
+        waiting = federation.run_round(*challenged, later)
+        deciding = federation.run_round(*challenged, later)
+
+        assert (waiting.state, deciding.promoted_version) == (RoundState.WAITING, 2)
+        assert decisions(federation)[-1] == (2, "promoted", 2, 40)
+
     def test_trials_are_no_evidence(self, federation, round_of):
         round_of()
         round_of(B, base=1, scored=GOOD)
