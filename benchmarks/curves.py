@@ -1,4 +1,4 @@
-"""Curves of the training job: throughput by devices and by buckets, each point a run of its own.
+"""Curves of the training job by devices, each point a run of its own.
 
     python -m benchmarks.curves [FOLDER]
 
@@ -33,16 +33,14 @@ BY_DEVICES = [
 ]
 """A fleet of 240,700 devices has a state of gigabytes: checkpoints further apart, and more rows."""
 
-BY_BUCKETS = [Options(buckets=buckets, latency_seconds=0) for buckets in (8, 32, 128, 256)]
-
 
 def measure(say: Callable[[str], None]) -> list[TrainingResult]:
     """Run all points, and append each to the results as it is done."""
     results = []
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("wb") as file:
-        for options in [*BY_DEVICES, *BY_BUCKETS]:
-            say(f"--- {options.devices:,} devices, buckets {options.buckets or 'as deployed'}")
+        for options in BY_DEVICES:
+            say(f"--- {options.devices:,} devices")
             results.append(run(options, say))
             file.write(msgspec.json.encode(results[-1]) + b"\n")
             file.flush()
@@ -50,41 +48,31 @@ def measure(say: Callable[[str], None]) -> list[TrainingResult]:
 
 
 def draw(results: list[TrainingResult], folder: Path) -> None:
-    """Draw throughput, cost and memory against devices, and throughput against buckets."""
-    count = len(BY_DEVICES)
-    devices = results[:count]
-    usual = next(result for result in devices if result.devices == Options().devices)
-    buckets = sorted([usual, *results[count:]], key=lambda result: result.buckets)
+    """Draw throughput, cost and memory against devices."""
     folder.mkdir(parents=True, exist_ok=True)
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
-    _curve(left, devices, "devices", "rows_per_second", "rows a second")
-    _curve(left, devices, "devices", "rows_per_cpu_second", "rows a CPU second")
-    _curve(left, devices, "devices", "plain_rows_per_cpu_second", "plain consumer, a CPU second")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    _curve(left, results, "rows_per_second", "rows a second")
+    _curve(left, results, "rows_per_cpu_second", "rows a CPU second")
+    _curve(left, results, "plain_rows_per_cpu_second", "plain consumer, a CPU second")
     left.set(title="Rows by devices", xlabel="devices", xscale="log", ylim=(0, None))
-    _curve(middle, devices, "devices", "peak_memory_mb", "memory of Flink, MB")
-    middle.plot(
-        [result.devices for result in devices],
-        [result.checkpoint_bytes / 1e6 for result in devices],
+    _curve(right, results, "peak_memory_mb", "memory of Flink, MB")
+    right.plot(
+        [result.devices for result in results],
+        [result.checkpoint_bytes / 1e6 for result in results],
         marker="o",
         label="checkpoint, MB",
     )
-    middle.set(title="Memory by devices", xlabel="devices", xscale="log", yscale="log")
-    _curve(right, buckets, "buckets", "rows_per_second", "rows a second")
-    _curve(right, buckets, "buckets", "rows_per_cpu_second", "rows a CPU second")
-    right.set(title="Rows by buckets, 2,407 devices", xlabel="buckets", ylim=(0, None))
-    right.set_xscale("log", base=2)
-    for axes in (left, middle, right):
+    right.set(title="Memory by devices", xlabel="devices", xscale="log", yscale="log")
+    for axes in (left, right):
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     figure.savefig(folder / "performance.svg", metadata={"Date": None})
 
 
-def _curve(
-    axes: Axes, results: list[TrainingResult], against: str, figure: str, label: str
-) -> None:
+def _curve(axes: Axes, results: list[TrainingResult], figure: str, label: str) -> None:
     axes.plot(
-        [getattr(result, against) for result in results],
+        [result.devices for result in results],
         [getattr(result, figure) for result in results],
         marker="o",
         label=label,
