@@ -37,7 +37,7 @@ class RateRule(NamedTuple):
     """
 
     gain: float = 0.2
-    growth: float = 0.3
+    growth: float = 0.1
     doubt: float = 0.1
     fade: float = 0.3
     slope_windows: float = 3.0

@@ -83,7 +83,7 @@ def test_a_rate_above_the_fleets_fades_when_nothing_asks_for_it():
     rate = FRESH.copy()
     for _ in range(10):
         follow_slope(rate, -1.0, 1.0, RateRule(fade=0.0))
-    assert rate[MULTIPLIER] > 1.2
+    assert rate[MULTIPLIER] > 1.1
 
     for _ in range(20):
         follow_slope(rate, 0.0, 1.0, RateRule())

@@ -109,7 +109,7 @@ class Device:
         self.size += (size - self.size) / min(count, 1000)
         share = self.slope / self.size
         if count >= 5:
-            power = -0.2 * share if share > 0 else 0.2 * 0.3 * max(0.0, -share - 0.1)
+            power = -0.2 * share if share > 0 else 0.2 * 0.1 * max(0.0, -share - 0.1)
             faded = self.multiplier**0.7 if self.multiplier > 1 else self.multiplier
             self.multiplier = min(8.0, max(0.125, faded * math.exp(power)))
 
