@@ -133,8 +133,8 @@ class LocalTrainer:
     def take_feedback(self, feedback: Sequence[ModelFeedback], fleet: FleetState) -> None:
         """Lower the rates of devices on which an evaluated global model did badly.
 
-        Each version counts once for a device, and only when it is newer than those before; during
-        a trial the rate stays. Devices without rows are not known and have no rate.
+        Each version counts once for a device, and only when it is newer than those before; while
+        trials run rates stay. Devices without rows are not known and have no rate.
         """
         arrays = self._state.arrays
         known = [each for each in feedback if each.device_id in self._numbers]
@@ -143,8 +143,9 @@ class LocalTrainer:
             if each.model_version <= arrays.feedback_version[device]:
                 continue
             arrays.feedback_version[device] = each.model_version
-            on_trial = assign(fleet.control, [each.device_id])[0] > 0
-            if not on_trial and is_alarming(each.log_loss, arrays.progress[device, LOSS]):
+            if fleet.control.trials:
+                continue
+            if is_alarming(each.log_loss, arrays.progress[device, LOSS]):
                 lowered = CUT * arrays.rate[device, MULTIPLIER]
                 arrays.rate[device, MULTIPLIER] = max(lowered, LEAST)
 
@@ -297,6 +298,7 @@ class LocalTrainer:
                 revision=fleet.control.revision,
                 hyperparameters=cohort.hyperparameters,
                 trial=cohort.trial,
+                trials_run=bool(fleet.control.trials),
                 adaptation=self._adaptation,
             )
             closed = close_windows(self._state, devices[members], lengths[members], occasion)

@@ -23,7 +23,11 @@ TRAINED: Final = frozenset({UpdateStatus.TRAINING, UpdateStatus.DRIFTING})
 
 @dataclass(frozen=True, slots=True)
 class Occasion:
-    """What windows that close together have in common; `current` is the promoted model."""
+    """What windows that close together have in common; `current` is the promoted model.
+
+    While `trials_run` somewhere in the fleet, no device adapts: cohorts differ by their
+    hyperparameters alone.
+    """
 
     now_ms: int
     closed_by: ClosedBy
@@ -34,6 +38,7 @@ class Occasion:
     revision: int
     hyperparameters: Hyperparameters
     trial: str | None
+    trials_run: bool
     adaptation: Adaptation
 
 

@@ -84,7 +84,7 @@ def close_windows(
         0 if current is None else current.version,
         prior,
         not occasion.paused,
-        occasion.trial is None and not occasion.paused,
+        not occasion.trials_run and not occasion.paused,
         occasion.adaptation,
         settings.learning_rate,
         settings.alpha,
