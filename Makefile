@@ -15,7 +15,7 @@ prepare: ## install the environments and the jars (a second time does nothing)
 demo: ## run the main job on a simulated fleet until Ctrl-C
 	@bin/flead demo
 
-test: test-unit ## run every test, of the kills only that of everything at once
+test: test-unit ## run the tests: all but lengthy ones, of the kills only that of everything at once
 	@# Tests against servers wait more than they work: two suites go side by side.
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target \
 		test-integration test-airflow test-spark
@@ -34,13 +34,13 @@ test-airflow: prepare ## run the tests of DAGs, operators and triggers in Airflo
 test-spark: prepare ## run the tests of the analyses on Spark
 	$(call PYTEST,$(ENVS)/tools) $(SPARK_TESTS)
 
-test-system: prepare ## run the demo on a small fleet through the whole stack
-	$(call PYTEST,$(ENVS)/tools) tests/system
+test-system: prepare ## run the demo on a small fleet through the whole stack, lengthy tests too
+	$(call PYTEST,$(ENVS)/tools) tests/system $(if $(FLEAD_QUICK_FAULTS),-m "not lengthy")
 
 test-faults: prepare ## kill servers under load and account for every row
 	$(call PYTEST,$(ENVS)/tools) tests/faults
 
-bench: prepare ## measure the training job and draw docs/images/performance.svg (half an hour)
+bench: prepare ## measure the training job and draw docs/images/performance.svg (20 minutes)
 	$(TOOLS)/python -m benchmarks.curves
 
 lint: prepare ## check style, types, direction of imports and SQL

@@ -4,7 +4,7 @@ import time
 import uuid
 
 import pytest
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from flead.contracts.topics import LAYOUTS, Topic, TopicLayout
@@ -33,10 +33,19 @@ def admin(properties):
 
 
 @pytest.fixture
-def topic(admin):
-    """Name of a new topic with two partitions."""
+def topic(admin, properties):
+    """Name of a new topic with two partitions, which the broker leads by now."""
     name = f"test-{uuid.uuid4().hex}"
     admin.create_topics([NewTopic(name, 2, 1)])[name].result()
+
+    def is_led():
+        try:
+            return bool(end_offsets(properties, name))
+        except KafkaException as error:
+            assert error.args[0].code() == KafkaError.NOT_LEADER_FOR_PARTITION
+            return False
+
+    eventually(is_led, expected=True)
     return name
 
 

@@ -15,7 +15,7 @@ from flead.storage.stream_batches import CONSUMER
 from tests.conftest import run_flead
 from tests.system.conftest import DEVICES, FLEET, Resumed, wait_until
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.servers, pytest.mark.lengthy, pytest.mark.timeout(600)]
 
 DAYS = [date(2026, 3, 2), date(2026, 3, 3), date(2026, 3, 4)]
 ROWS = 60 * DEVICES
