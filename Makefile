@@ -16,8 +16,8 @@ demo: ## run the main job on a simulated fleet until Ctrl-C
 	@bin/flead demo
 
 test: test-unit ## run the tests: all but lengthy ones, of the kills only that of everything at once
-	@# Tests against servers wait more than they work: two suites go side by side.
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target \
+	@# Tests against servers wait more than they work: three suites go side by side.
+	@$(MAKE) --no-print-directory --jobs 3 --output-sync=target \
 		test-integration test-airflow test-spark
 	@FLEAD_QUICK_FAULTS=1 $(MAKE) --no-print-directory test-system test-faults
 
