@@ -43,6 +43,7 @@ from airflow.sdk.types import OutletEventAccessorsProtocol
 from flead.settings import Settings
 from flead_airflow import connections
 from flead_airflow.assets import GLOBAL_MODEL
+from flead_airflow.defaults import task_defaults
 from flead_airflow.rounds import WaitForUpdatesOperator
 
 
@@ -98,14 +99,9 @@ def publish(version: int | None, outlet_events: OutletEventAccessorsProtocol) ->
     dagrun_timeout=timedelta(hours=1),
     tags=["flead", "federation"],
     doc_md=__doc__,
-    default_args={
-        "owner": "flead",
-        "retries": 3,
-        "retry_delay": timedelta(seconds=2),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=1),
-        "execution_timeout": timedelta(minutes=10),
-    },
+    default_args=task_defaults(
+        retries=3, retry_delay=timedelta(seconds=2), execution_timeout=timedelta(minutes=10)
+    ),
 )
 def aggregation_round() -> None:
     """Wait, open, aggregate, publish."""

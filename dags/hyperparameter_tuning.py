@@ -34,6 +34,7 @@ from airflow.sdk.types import DagRunProtocol, RuntimeTaskInstanceProtocol
 from flead.settings import Settings
 from flead_airflow import connections
 from flead_airflow.assets import FEEDBACK
+from flead_airflow.defaults import task_defaults
 from flead_airflow.tuning import ANSWER_KEY, RecordedApprovalOperator, WaitForOutcomeOperator
 
 SETTINGS = Settings.from_environment()
@@ -134,14 +135,9 @@ def settle(revision: int) -> dict[str, str]:
     },
     tags=["flead", "tuning"],
     doc_md=__doc__,
-    default_args={
-        "owner": "flead",
-        "retries": 3,
-        "retry_delay": timedelta(seconds=5),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=1),
-        "execution_timeout": timedelta(minutes=10),
-    },
+    default_args=task_defaults(
+        retries=3, retry_delay=timedelta(seconds=5), execution_timeout=timedelta(minutes=10)
+    ),
 )
 def hyperparameter_tuning() -> None:
     """Decide, try, judge, ask, adopt, watch."""

@@ -94,7 +94,7 @@ def decided_since(cursor: Cursor, since: datetime) -> Decided:
     cursor.execute(
         """
         SELECT
-            to_regclass('data_quality_results') IS NOT NULL,
+            (SELECT count(*) FROM data_quality_results WHERE created_at >= %(since)s),
             (SELECT count(*) FROM tuning_decisions WHERE created_at >= %(since)s),
             (
                 SELECT count(*) FROM local_models
@@ -103,12 +103,8 @@ def decided_since(cursor: Cursor, since: datetime) -> Decided:
         """,
         {"since": since},
     )
-    [(is_checked, tuning_decisions, trial_updates)] = cursor.fetchall()
-    quality_results = 0
-    if is_checked:
-        cursor.execute("SELECT count(*) FROM data_quality_results WHERE created_at >= %s", (since,))
-        [(quality_results,)] = cursor.fetchall()
-    return Decided(quality_results, tuning_decisions, trial_updates)
+    [counts] = cursor.fetchall()
+    return Decided(*counts)
 
 
 def database_time(cursor: Cursor) -> datetime:

@@ -112,6 +112,7 @@ class TestTopics:
         ]
         create_topics(properties, drifted)
         eventually(lambda: setting(admin, Topic.ANOMALIES, "retention.ms"), "1234567")
+        assert setting(admin, Topic.ANOMALIES, "retention.ms") == "1234567"
         create_topics(properties)
         week = str(7 * 24 * 3600 * 1000)
         eventually(lambda: setting(admin, Topic.ANOMALIES, "retention.ms"), week)

@@ -46,7 +46,8 @@ def test_flink_is_asked_without_a_proxy(url):
 
 def test_airflow_is_asked_without_a_proxy(url):
     with AirflowClient(url, "admin", "password") as airflow:
-        airflow.wait_for_dag("deploy_training", timeout_seconds=0)
+        answer = airflow.wait_for_dag("deploy_training", timeout_seconds=0)
+    assert answer["path"] == "/api/v2/dags/deploy_training"
 
 
 def test_a_run_that_failed_is_named_with_its_page(url):
