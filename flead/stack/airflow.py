@@ -105,6 +105,8 @@ def airflow_environment(
             "USE_JOB_SCHEDULE": True,
             # How soon a task whose process was killed is tried again.
             "TASK_INSTANCE_HEARTBEAT_TIMEOUT": 60,
+            # How soon those of a killed scheduler are: the time-out is for its successor's own.
+            "ORPHANED_TASKS_CHECK_INTERVAL": 30,
         },
         "DAG_PROCESSOR": {
             "PARSING_PROCESSES": 1,
