@@ -249,8 +249,11 @@ class _Start:
             first_pid = first_pid or info.pid
             if info.state not in {"STARTING", "RUNNING"} or info.pid != first_pid:
                 raise self._failure(service, info, "died while starting")
-            if service.is_healthy(info.started_at):
-                return
+            try:
+                if service.is_healthy(info.started_at):
+                    return
+            except StackError as reason:
+                raise self._failure(service, info, str(reason)) from reason
             if time.monotonic() > deadline:
                 waited = f"did not answer within {service.start_seconds} s"
                 raise self._failure(service, info, waited)

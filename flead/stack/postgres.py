@@ -76,7 +76,12 @@ def postgres_service(home: Home, ports: Ports, credentials: Credentials) -> Serv
     def is_healthy(_started_at: float) -> bool:
         try:
             connection = psycopg2.connect(url, connect_timeout=3)
-        except psycopg2.OperationalError:
+        except psycopg2.OperationalError as error:
+            if "password authentication failed" in str(error):
+                raise StackError(
+                    f"refuses the password in {home.secrets_file}: the data in {place.data} were "
+                    "left by another home at this place. `bin/flead down --wipe` removes them"
+                ) from error
             return False
         connection.close()
         return True

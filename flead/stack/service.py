@@ -35,7 +35,10 @@ class Service:
     command: tuple[str, ...]
     """Program and arguments; the program is an absolute path."""
     is_healthy: Callable[[float], bool]
-    """Whether it answers by itself, given when its process started (seconds since the epoch)."""
+    """Whether it answers by itself, given when its process started (seconds since the epoch).
+
+    Raises `StackError` when waiting longer is in vain.
+    """
     cwd: Path
     """A folder of its own: also how its processes are recognised."""
     port: int | None = None

@@ -7,7 +7,7 @@ import msgspec
 
 from flead.stack import processes
 from flead.stack.home import Home
-from flead.stack.service import Service
+from flead.stack.service import Service, StackError
 from flead.stack.services import all_services
 from flead.stack.supervision import NAME as SUPERVISOR
 from flead.stack.supervision import ProcessInfo, Supervisor
@@ -90,8 +90,11 @@ def _status(home: Home, service: Service, info: ProcessInfo | None) -> ServiceSt
 
 def _state(service: Service, info: ProcessInfo | None, *, is_orphaned: bool) -> str:
     if info is not None and info.state in {"STARTING", "RUNNING"}:
-        if service.is_healthy(info.started_at):
-            return "running"
+        try:
+            if service.is_healthy(info.started_at):
+                return "running"
+        except StackError:
+            return "unhealthy"
         return "starting" if info.state == "STARTING" else "unhealthy"
     if is_orphaned:
         return "orphaned"

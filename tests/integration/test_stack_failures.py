@@ -28,6 +28,21 @@ def test_a_server_that_dies_at_its_start_is_shown_with_the_end_of_its_log(flead,
     assert processes.belonging_to(home, "kafka") == []
 
 
+def test_data_of_another_home_at_the_same_place_are_named(flead, make_home):
+    home = make_home()
+    assert flead(home, "up", "postgres").returncode == 0
+    assert flead(home, "down").returncode == 0
+    home.secrets_file.unlink()
+
+    started = flead(home, "up", "postgres")
+
+    assert started.returncode == 1
+    assert f"postgres refuses the password in {home.secrets_file}" in started.stderr
+    assert "bin/flead down --wipe" in started.stderr
+    assert flead(home, "down", "--wipe").returncode == 0
+    assert flead(home, "up", "postgres").returncode == 0
+
+
 def test_a_taken_port_is_named(flead, make_home):
     home = make_home()
     with socket.create_server((HOST, Ports.of(home).postgres)):
