@@ -15,6 +15,9 @@ prepare: ## install the environments and the jars (a second time does nothing)
 demo: ## run the main job on a simulated fleet until Ctrl-C
 	@bin/flead demo
 
+# Its many JVMs live for seconds: compiling their code well does not pay.
+test-spark: export JAVA_TOOL_OPTIONS := -XX:TieredStopAtLevel=1
+
 test: test-unit ## run the tests: all but lengthy ones, of the kills only that of everything at once
 	@# Tests against servers wait more than they work: three suites go side by side.
 	@$(MAKE) --no-print-directory --jobs 3 --output-sync=target \
