@@ -1,6 +1,9 @@
 """The whole stack, driven as a user drives it: by the `flead` command alone."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +14,7 @@ import psycopg2
 import pytest
 
 from flead.stack.addresses import Addresses
-from flead.stack.home import Home
+from flead.stack.home import CHECKOUT, Home
 from tests.conftest import run_flead
 
 DEVICES = 40
@@ -70,10 +73,17 @@ def wait_until(holds: Callable[[], object], seconds: float = WAIT_SECONDS) -> No
 
 @pytest.fixture(scope="session")
 def short_rounds() -> Iterator[None]:
-    """Let rounds follow each other as soon as there are updates, and few rows decide."""
+    """Let rounds follow each other as soon as there are updates, and few rows decide soon."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("FLEAD_ROUND_SECONDS", "2")
         environment.setenv("FLEAD_GATE_MIN_ROWS", "60")
+        # Trials begin when a test asks for them: other tests know what devices train with.
+        environment.setenv("FLEAD_TUNING_VERSIONS", "1000")
+        environment.setenv("FLEAD_TUNING_HORIZON_SECONDS", "30")
+        environment.setenv("FLEAD_TUNING_TRIALS", "2")
+        environment.setenv("FLEAD_TUNING_FRACTION", "0.25")
+        environment.setenv("FLEAD_TUNING_MIN_DEVICES", "5")
+        environment.setenv("FLEAD_TUNING_APPROVAL_SECONDS", "5")
         yield
 
 
@@ -98,3 +108,18 @@ def resumed(demonstrated: Demonstrated) -> Resumed:
     fed = run_flead(demonstrated.home, "simulate", *FLEET, "--duration", "20", "--json")
     assert fed.returncode == 0, fed.stderr
     return Resumed(demonstrated.home, addresses, health)
+
+
+@pytest.fixture(scope="module")
+def streaming(resumed: Resumed) -> Iterator[Resumed]:
+    """Let a fleet stream into the running job."""
+    fleet = subprocess.Popen(
+        [sys.executable, "-m", "flead.cli", "simulate", *FLEET],
+        cwd=CHECKOUT, env=os.environ | resumed.home.variables,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield resumed
+    finally:
+        fleet.terminate()
+        fleet.wait(30)

@@ -1,11 +1,8 @@
 """A broken candidate and a bad head on the running stack: devices end up with good weights."""
 
 import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
@@ -17,32 +14,16 @@ from flead.contracts.simulation import FEATURES
 from flead.rounds.promotion import promote, queue_candidate
 from flead.rounds.publishing import publish
 from flead.settings import Settings
-from flead.stack.home import CHECKOUT
 from flead.storage import models
 from flead.storage.connection import Cursor, connect
 from flead.storage.locks import Lock, lock_for_transaction
 from tests.conftest import run_flead
-from tests.system.conftest import FLEET, Resumed
+from tests.system.conftest import Resumed
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 SCHEMA = feature_schema(FEATURES)
 WAIT_SECONDS = 180
-
-
-@pytest.fixture(scope="module")
-def streaming(resumed: Resumed) -> Iterator[Resumed]:
-    """Let a fleet stream into the running job."""
-    fleet = subprocess.Popen(
-        [sys.executable, "-m", "flead.cli", "simulate", *FLEET],
-        cwd=CHECKOUT, env=os.environ | resumed.home.variables,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        yield resumed
-    finally:
-        fleet.terminate()
-        fleet.wait(30)
 
 
 @pytest.fixture(scope="module")
