@@ -18,11 +18,12 @@ demo: ## run the main job on a simulated fleet until Ctrl-C
 # Its many JVMs live for seconds: compiling their code well does not pay.
 test-spark: export JAVA_TOOL_OPTIONS := -XX:TieredStopAtLevel=1
 
-test: test-unit ## run the tests: all but lengthy ones, of the kills only that of everything at once
-	@# Tests against servers wait more than they work: three suites go side by side.
-	@$(MAKE) --no-print-directory --jobs 3 --output-sync=target \
-		test-integration test-airflow test-spark
-	@FLEAD_QUICK_FAULTS=1 $(MAKE) --no-print-directory test-system test-faults
+test: export FLEAD_QUICK := 1
+test: prepare ## run the tests: all but lengthy ones, of the kills only that of everything at once
+	@# Tests against servers wait more than they work: suites go side by side.
+	@$(MAKE) --no-print-directory --jobs 4 --output-sync=target \
+		test-integration test-airflow test-spark test-unit
+	@$(MAKE) --no-print-directory test-system test-faults
 
 test-unit: prepare ## run the tests that need no server
 	$(call PYTEST,$(ENVS)/tools) tests/unit
@@ -38,7 +39,7 @@ test-spark: prepare ## run the tests of the analyses on Spark
 	$(call PYTEST,$(ENVS)/tools) $(SPARK_TESTS)
 
 test-system: prepare ## run the demo on a small fleet through the whole stack, lengthy tests too
-	$(call PYTEST,$(ENVS)/tools) tests/system $(if $(FLEAD_QUICK_FAULTS),-m "not lengthy")
+	$(call PYTEST,$(ENVS)/tools) tests/system $(if $(FLEAD_QUICK),-m "not lengthy")
 
 test-faults: prepare ## kill servers under load and account for every row
 	$(call PYTEST,$(ENVS)/tools) tests/faults

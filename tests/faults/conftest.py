@@ -122,7 +122,7 @@ class Fleet:
 def aftermath(make_home: Callable[[], Home]) -> Aftermath:
     """Kill under load, each time followed by what a user does; then let all rows be trained.
 
-    With `FLEAD_QUICK_FAULTS` everything is killed at once, and nothing before that by itself.
+    With `FLEAD_QUICK` everything is killed at once, and nothing before that by itself.
     """
     home = make_home()
     addresses = start(home)
@@ -134,7 +134,7 @@ def aftermath(make_home: Callable[[], Home]) -> Aftermath:
         wait_until(lambda: bool(follower.arrivals))
         time.sleep(STEADY_SECONDS)
         kills = []
-        if not os.environ.get("FLEAD_QUICK_FAULTS"):
+        if not os.environ.get("FLEAD_QUICK"):
             kills = [
                 kill(home, fleet, follower, "the TaskManager", taskmanager, recover=nothing),
                 kill(home, fleet, follower, "the JobManager", jobmanager, recover=up),

@@ -23,7 +23,7 @@ from flead.stack.home import Home
 from tests.conftest import start
 
 ALL = 10_000_000
-WAIT_SECONDS = 120
+WAIT_SECONDS = 240
 INPUTS = len(input_names(FEATURES))
 
 

@@ -9,7 +9,7 @@ from flead.stack.airflow_rest import AirflowClient
 from flead.stack.decision import TUNING_DAG
 from tests.system.conftest import Resumed, wait_until
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.servers, pytest.mark.lengthy, pytest.mark.timeout(600)]
 
 DECISION_SECONDS = 240
 

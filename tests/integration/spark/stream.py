@@ -25,7 +25,7 @@ from flead.storage import models
 from flead.storage.connection import connect
 
 SCRIPT = CHECKOUT / "jobs" / "spark" / "stream_analysis.py"
-SECONDS = 120.0
+SECONDS = 280.0
 
 
 @dataclass
