@@ -15,9 +15,6 @@ prepare: ## install the environments and the jars (a second time does nothing)
 demo: ## run the main job on a simulated fleet until Ctrl-C
 	@bin/flead demo
 
-# Its many JVMs live for seconds: compiling their code well does not pay.
-test-spark: export JAVA_TOOL_OPTIONS := -XX:TieredStopAtLevel=1
-
 test: export FLEAD_QUICK := 1
 test: prepare ## run the tests: all but lengthy ones, of the kills only that of everything at once
 	@# Tests against servers wait more than they work: suites go side by side.
