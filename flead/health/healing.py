@@ -1,11 +1,11 @@
 """When to set going again what is dead, and when to leave it to a person."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from flead.health.readings import Breach, Part
+from flead.health.readings import Breach, Part, Verdict
 from flead.settings import Settings
 
 ATTEMPTS_WINDOW: Final = timedelta(hours=1)
@@ -50,3 +50,14 @@ def next_step(attempts: Sequence[datetime], now: datetime, settings: Settings) -
         return Step.DEPLOY
     pause = timedelta(seconds=settings.healing_backoff_seconds * 2 ** (len(recent) - 1))
     return Step.DEPLOY if now - max(recent) >= pause else Step.WAIT
+
+
+def verdict_of(
+    breaches: Sequence[Breach], steps: Mapping[Part, Step], deploying: Sequence[Part]
+) -> Verdict:
+    """Return what a reading amounts to, given what is done about each dead part."""
+    if not breaches:
+        return Verdict.DEPLOYING if deploying else Verdict.HEALTHY
+    if Step.ASK in steps.values():
+        return Verdict.EXHAUSTED
+    return Verdict.HEALING if Step.DEPLOY in steps.values() else Verdict.BREACHED

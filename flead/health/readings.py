@@ -7,13 +7,8 @@ from typing import Final
 import msgspec
 
 JOB_RUNNING: Final = "RUNNING"
-JOB_FAILED: Final = "FAILED"
 JOB_ABSENT: Final = "ABSENT"
 """State of a job that Flink does not know: its JobManager has lost it."""
-JOB_ENDED: Final = ("CANCELED", "FINISHED")
-"""States of a job that somebody has ended."""
-STREAM_FAILED: Final = "failed"
-STREAM_STOPPED: Final = "stopped"
 STREAM_LOST: Final = "lost"
 """State of a stream analysis whose driver has died without a word."""
 

@@ -8,20 +8,22 @@ from datetime import timedelta
 from itertools import pairwise
 from typing import Final
 
-from flead.health.readings import (
-    JOB_ABSENT,
-    JOB_ENDED,
-    JOB_FAILED,
-    JOB_RUNNING,
-    STREAM_FAILED,
-    STREAM_LOST,
-    STREAM_STOPPED,
-    Breach,
-    Part,
-    Reading,
-)
+from flead.health.readings import JOB_ABSENT, JOB_RUNNING, STREAM_LOST, Breach, Part, Reading
 from flead.settings import Settings
 
+JOB_RULES: Final = {
+    JOB_ABSENT: "job_absent",
+    "FAILED": "job_failed",
+    "CANCELED": "job_ended",
+    "FINISHED": "job_ended",
+}
+"""What is broken when a job is in a state that it does not leave by itself."""
+STREAM_RULES: Final = {
+    STREAM_LOST: "stream_lost",
+    "failed": "stream_failed",
+    "stopped": "stream_ended",
+}
+STREAM_ACTIVE: Final = "active"
 READINGS_IN_A_ROW: Final = 3
 """Readings that show a growth, or a state that lasts: two minutes."""
 READING_SECONDS: Final = 60.0
@@ -56,10 +58,9 @@ def judge(reading: Reading, earlier: Sequence[Reading], settings: Settings) -> l
         breaches += _judge_training(reading, of_job, settings)
     if reading.kafka_error is not None:
         breaches.append(Breach("kafka_unreachable", reading.kafka_error, "an answer"))
-    elif (letters := reading.dead_letters_per_minute) is not None:
-        if letters > settings.health_dead_letters_per_minute:
-            limit = settings.health_dead_letters_per_minute
-            breaches.append(Breach("dead_letters_per_minute", letters, limit))
+    limit, letters = settings.health_dead_letters_per_minute, reading.dead_letters_per_minute
+    if letters is not None and letters > limit:
+        breaches.append(Breach("dead_letters_per_minute", letters, limit))
     if reading.stream_deployment_id is not None and Part.STREAM not in reading.deploying:
         of_stream = [
             each
@@ -76,12 +77,8 @@ def _judge_training(
 ) -> Iterator[Breach]:
     if reading.flink_error is not None:
         yield Breach("cluster_unreachable", reading.flink_error, "an answer")
-    elif reading.job_state == JOB_ABSENT:
-        yield Breach("job_absent", JOB_ABSENT, JOB_RUNNING)
-    elif reading.job_state == JOB_FAILED:
-        yield Breach("job_failed", JOB_FAILED, JOB_RUNNING)
-    elif reading.job_state in JOB_ENDED:
-        yield Breach("job_ended", str(reading.job_state), JOB_RUNNING)
+    elif reading.job_state in JOB_RULES:
+        yield Breach(JOB_RULES[reading.job_state], reading.job_state, JOB_RUNNING)
     else:
         yield from _judge_vertices(reading, earlier)
         yield from _judge_checkpoints(reading, earlier, settings)
@@ -167,15 +164,8 @@ def _judge_updates(
 def _judge_stream(
     reading: Reading, earlier: Sequence[Reading], settings: Settings
 ) -> Iterator[Breach]:
-    state = str(reading.stream_state)
-    if state == STREAM_LOST:
-        yield Breach("stream_lost", state, "active")
-        return
-    if state == STREAM_FAILED:
-        yield Breach("stream_failed", state, "active")
-        return
-    if state == STREAM_STOPPED:
-        yield Breach("stream_ended", state, "active")
+    if reading.stream_state in STREAM_RULES:
+        yield Breach(STREAM_RULES[reading.stream_state], reading.stream_state, STREAM_ACTIVE)
         return
     trigger = reading.stream_trigger_seconds or 0.0
     limit = max(settings.health_batch_age_seconds, INTERVALS * trigger)

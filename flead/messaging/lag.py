@@ -97,9 +97,7 @@ def backlog(properties: Properties, topic: str, next_offsets: Mapping[int, int])
     )
 
 
-def _oldest_timestamp(
-    properties: Properties, topic: str, offsets: Mapping[int, int]
-) -> int | None:
+def _oldest_timestamp(properties: Properties, topic: str, offsets: Mapping[int, int]) -> int | None:
     """Return the least timestamp of the first message at or beyond each offset, in milliseconds."""
     found: list[int] = []
     with closing(assigned_consumer(properties)) as consumer:
