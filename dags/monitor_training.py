@@ -59,7 +59,6 @@ MESSAGE_KEY = "message"
 @task.branch
 def read(ti: RuntimeTaskInstanceProtocol, run_id: str) -> list[str]:
     """Take and store a reading; return the tasks that it calls for."""
-    from flead.storage.migrations import migrate
     from flead_airflow.health import check
 
     deploying = [
@@ -67,10 +66,10 @@ def read(ti: RuntimeTaskInstanceProtocol, run_id: str) -> list[str]:
         for part, dag_id in DEPLOYED_BY.items()
         if ti.get_dr_count(dag_id=dag_id, states=UNFINISHED)
     ]
-    servers = connections.servers()
-    migrate(servers.database_url)
     with connections.flink() as flink:
-        finding = check(servers, flink, SETTINGS, dag_run_id=run_id, deploying=deploying)
+        finding = check(
+            connections.servers(), flink, SETTINGS, dag_run_id=run_id, deploying=deploying
+        )
     if finding is None:
         raise AirflowSkipException("nothing is deployed: there is nothing to watch")
     if finding.verdict == "deploying":

@@ -31,6 +31,7 @@ from flead.settings import Settings
 from flead.storage import deployments, health, stream_deployments
 from flead.storage.connection import connect
 from flead.storage.deployments import Attempt
+from flead.storage.migrations import is_migrated, migrate
 from flead.storage.offsets import next_offsets
 from flead.storage.progress import database_time
 from flead.storage.stream_batches import CONSUMER
@@ -95,6 +96,8 @@ def check(
 ) -> Finding | None:
     """Take a reading, judge it and store both; None when nothing is deployed.
 
+    A database from before the health gate is migrated; one without FLEAD's tables is left empty.
+
     Parameters
     ----------
     dag_run_id
@@ -102,6 +105,10 @@ def check(
     deploying
         Parts with a deployment under way.
     """
+    with connect(servers.database_url) as connection, connection.cursor() as cursor:
+        if not is_migrated(cursor):
+            return None
+    migrate(servers.database_url)
     reading = take_reading(servers, flink, settings, dag_run_id=dag_run_id, deploying=deploying)
     if reading is None:
         return None

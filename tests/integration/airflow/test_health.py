@@ -25,7 +25,7 @@ from flead.messaging.topics import create_topics
 from flead.settings import Settings
 from flead.storage import deployments, offsets, stream_deployments
 from flead.storage.connection import connect
-from flead.storage.migrations import migrate
+from flead.storage.migrations import is_migrated, migrate
 from flead.storage.stream_batches import CONSUMER
 from flead_airflow import health
 from flead_airflow.connections import Servers
@@ -117,6 +117,16 @@ def rows(servers, *columns):
             " ORDER BY created_at, id"
         )
         return cursor.fetchall()
+
+
+def test_a_database_without_tables_is_left_as_it_is(
+    database_url, database_connection, kafka, flink_hook
+):
+    empty = Servers(database_url, {"bootstrap.servers": kafka})
+
+    assert health.check(empty, flink_hook, SETTINGS, dag_run_id="run-1", deploying=[]) is None
+    with connect(database_url) as connection, connection.cursor() as cursor:
+        assert not is_migrated(cursor)
 
 
 class TestReadingOfTheJob:
