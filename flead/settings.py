@@ -11,7 +11,7 @@ from msgspec import Meta
 PREFIX = "FLEAD_"
 MODELS_VARIABLE = "GLOBAL_MODELS_DIR"
 TRAINING_SCRIPT = Path(__file__).resolve().parents[1] / "jobs" / "flink" / "local_training.py"
-JSON_SETTINGS: Final = ("strategy_options", "tuning_bounds")
+JSON_SETTINGS: Final = ("strategy_options", "tuning_bounds", "health_notifier_options")
 
 PositiveFloat = Annotated[float, Meta(gt=0)]
 PositiveInt = Annotated[int, Meta(ge=1)]
@@ -135,6 +135,34 @@ class Settings(msgspec.Struct, frozen=True):
     """A larger step of learning rate, window or epochs waits for an approval."""
     tuning_approval_seconds: Annotated[float, Meta(gt=0)] = 86_400.0
     """How long it waits; then it is rejected."""
+    health_window_seconds: Annotated[float, Meta(gt=0)] = 600.0
+    """How far back the health gate looks for restarts and for failed checkpoints."""
+    health_checkpoint_age_seconds: Annotated[float, Meta(gt=0)] = 60.0
+    """Longest time since a checkpoint completed; three intervals, where these are longer."""
+    health_failed_checkpoints: Annotated[int, Meta(ge=0)] = 5
+    """Checkpoints that may fail within the window."""
+    health_restarts: Annotated[int, Meta(ge=0)] = 3
+    """Failures with a restart that a job may have within the window."""
+    health_lag_growing_seconds: Annotated[float, Meta(gt=0)] = 30.0
+    """How long rows may wait while more and more do; three intervals are added."""
+    health_lag_seconds: Annotated[float, Meta(gt=0)] = 300.0
+    """How long rows may wait while they become no fewer; three intervals are added."""
+    health_back_pressure_ratio: Share = 0.95
+    """Share of its time that a subtask of a job that falls behind may wait for those behind it."""
+    health_updates_stalled_seconds: Annotated[float, Meta(gt=0)] = 300.0
+    """How long rows may be read without an update; `window_seconds` of the deployment are added."""
+    health_dead_letters_per_minute: Annotated[float, Meta(ge=0)] = 1_000.0
+    """Dead letters of all topics together."""
+    health_batch_age_seconds: Annotated[float, Meta(gt=0)] = 300.0
+    """Longest time since the stream analysis committed a batch while rows wait for it."""
+    healing_attempts_per_hour: Annotated[int, Meta(ge=0)] = 3
+    """How often a dead job or stream is deployed again before a person is asked; 0 asks at once."""
+    healing_backoff_seconds: Annotated[float, Meta(ge=0)] = 60.0
+    """Pause after the first attempt; it doubles with each."""
+    health_notifier: str = "flead_airflow.notifying.LogNotifier"
+    """Import path of the Airflow notifier that is told of each failed task of the health gate."""
+    health_notifier_options: dict[str, Any] = {}
+    """JSON, its arguments, as `{"to": "operators@example.org"}` for an e-mail."""
     training_script: str = str(TRAINING_SCRIPT)
     """Path of the training job on the JobManager's machine; this checkout's, when they share it."""
 

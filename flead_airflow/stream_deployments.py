@@ -77,10 +77,10 @@ def configuration_to_resume() -> StreamAnalysis | None:
     With the addresses of today; None, too, when its driver is alive.
     """
     with connect(servers().database_url) as connection, connection.cursor() as cursor:
-        wanted = stream_deployments.wanted(cursor)
-        if wanted is None or is_alive(cursor, wanted):
+        expected = stream_deployments.expected(cursor)
+        if expected is None or is_alive(cursor, expected):
             return None
-    return msgspec.structs.replace(wanted.configuration, kafka=spark_kafka())
+    return msgspec.structs.replace(expected.configuration, kafka=spark_kafka())
 
 
 def is_alive(cursor: Cursor, deployment: StreamDeployment) -> bool:

@@ -45,6 +45,14 @@ class Reading:
     next_offsets: dict[int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """How many messages were read, and where in each partition the next read goes on."""
+
+    messages: int
+    next_offsets: dict[int, int]
+
+
 def offset_ranges(properties: Properties, topic: str) -> dict[int, tuple[int, int]]:
     """Return the first offset and the last stable offset of each partition.
 
@@ -98,9 +106,17 @@ def count_readable(
     They are counted by reading: offsets are no message counts, because transactions leave markers.
     Raises what `read_committed` raises.
     """
+    return count_onwards(properties, topic, start, limit).messages
+
+
+def count_onwards(
+    properties: Properties, topic: str, start: Mapping[int, int], limit: int | None = None
+) -> Counted:
+    """Like `count_readable`, for one who goes on counting from there later."""
     with closing(assigned_consumer(properties)) as consumer:
         reader = _Reader(consumer, topic, start)
-        return sum(1 for _ in reader.messages(limit))
+        messages = sum(1 for _ in reader.messages(limit))
+        return Counted(messages, reader.next_offsets)
 
 
 class _Reader:

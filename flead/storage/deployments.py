@@ -168,6 +168,18 @@ def resumable(cursor: Cursor) -> Attempt | None:
     return None if newest is None or newest.status is AttemptStatus.STOPPED else newest
 
 
+def expected(cursor: Cursor) -> Attempt | None:
+    """Return the attempt whose job should run now, None when none should.
+
+    A suspended one should once the stack has started again and could not resume it.
+    """
+    attempt = resumable(cursor)
+    if attempt is None or attempt.status is not AttemptStatus.SUSPENDED:
+        return attempt
+    [newest] = newest_attempts(cursor, limit=1)
+    return attempt if newest.status is AttemptStatus.FAILED else None
+
+
 def newest_attempts(cursor: Cursor, limit: int = 100) -> list[Attempt]:
     """Return the last `limit` attempts of all deployments, newest first."""
     cursor.execute(f"{_SELECT} ORDER BY id DESC LIMIT %s", (limit,))

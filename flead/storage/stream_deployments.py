@@ -99,8 +99,14 @@ def newest(cursor: Cursor) -> StreamDeployment | None:
 
 
 def wanted(cursor: Cursor) -> StreamDeployment | None:
-    """Return the deployment that should run, whether it does or not."""
+    """Return the deployment that the stack's start takes up; one that has failed would again."""
     cursor.execute(f"{_SELECT} WHERE is_wanted AND state <> 'failed' ORDER BY id DESC LIMIT 1")
+    return _one(cursor)
+
+
+def expected(cursor: Cursor) -> StreamDeployment | None:
+    """Return the deployment that should run, also when its driver has failed."""
+    cursor.execute(f"{_SELECT} WHERE is_wanted ORDER BY id DESC LIMIT 1")
     return _one(cursor)
 
 

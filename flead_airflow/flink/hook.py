@@ -21,6 +21,7 @@ from flead_airflow.flink.errors import (
     FlinkSubmissionError,
 )
 from flead_airflow.flink.responses import (
+    BackPressure,
     Checkpoints,
     ConfigEntry,
     Jars,
@@ -44,6 +45,8 @@ SUBMISSION_TIMEOUT: Final = httpx.Timeout(180.0, connect=10.0)
 """A submission is answered when the script has ended, seconds later."""
 CHECKPOINT_CACHE_SECONDS: Final = 3.5
 """A little more than Flink's default of `rest.cache.checkpoint-statistics.timeout`."""
+METRICS_FETCH_SECONDS: Final = 1.0
+"""How long the TaskManagers may take to answer the JobManager."""
 JAVA_FRAMES: Final = ("\tat ", "\t...")
 
 Answer = TypeVar("Answer")
@@ -187,6 +190,23 @@ class FlinkRestHook(BaseHook):
     def exceptions(self, job_id: str) -> JobExceptions:
         """Failures of a job, newest first."""
         return self._get(f"/jobs/{job_id}/exceptions", JobExceptions)
+
+    def back_pressure(self, job: Job) -> float | None:
+        """Return the largest share of its time, 0 to 1, that a subtask waits for those behind it.
+
+        Flink answers from what it has fetched before, and fetches anew when it is asked: so it is
+        asked twice. None where it has fetched nothing, because no task runs.
+        """
+        self._back_pressure_ratios(job)
+        time.sleep(METRICS_FETCH_SECONDS)
+        return max(self._back_pressure_ratios(job), default=None)
+
+    def _back_pressure_ratios(self, job: Job) -> list[float]:
+        answers = [
+            self._get(f"/jobs/{job.jid}/vertices/{vertex.id}/backpressure", BackPressure)
+            for vertex in job.vertices
+        ]
+        return [subtask.ratio for answer in answers for subtask in answer.subtasks or ()]
 
     def configuration(self) -> dict[str, str]:
         """Read the settings of the JobManager, such as `execution.checkpointing.dir`."""

@@ -73,12 +73,14 @@ class Vertex(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True):
-    """Answer of `GET /jobs/:jobid`."""
+    """Answer of `GET /jobs/:jobid`; times are the JobManager's, in milliseconds since the epoch."""
 
     jid: str
     name: str
     state: JobStatus
     vertices: list[Vertex]
+    now: int
+    start_time: int = msgspec.field(name="start-time")
 
     @property
     def waiting_vertices(self) -> list[Vertex]:
@@ -102,12 +104,17 @@ class CheckpointCounts(msgspec.Struct, frozen=True):
 
 
 class CompletedCheckpoint(msgspec.Struct, frozen=True):
-    """A completed checkpoint or savepoint; a `discarded` one has no files any more."""
+    """A completed checkpoint or savepoint; a `discarded` one has no files any more.
+
+    It began at `trigger_timestamp` and was complete at `latest_ack_timestamp`, in milliseconds
+    since the epoch.
+    """
 
     id: int
     external_path: str
     discarded: bool
     trigger_timestamp: int
+    latest_ack_timestamp: int
 
 
 class FailedCheckpoint(msgspec.Struct, frozen=True):
@@ -160,6 +167,20 @@ class JobExceptions(msgspec.Struct, frozen=True, rename="camel"):
     """Answer of `GET /jobs/:jobid/exceptions`."""
 
     exception_history: ExceptionHistory
+
+
+class SubtaskBackPressure(msgspec.Struct, frozen=True):
+    """Share of its time, 0 to 1, that a subtask waits for those behind it."""
+
+    subtask: int
+    ratio: float
+
+
+class BackPressure(msgspec.Struct, frozen=True):
+    """Answer of `GET /jobs/:jobid/vertices/:vertexid/backpressure`."""
+
+    status: str
+    subtasks: list[SubtaskBackPressure] | None = None
 
 
 class SavepointProgress(msgspec.Struct, frozen=True):

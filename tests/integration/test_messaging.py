@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from flead.contracts.topics import LAYOUTS, Topic, TopicLayout
-from flead.messaging.lag import consumer_lag
+from flead.messaging.lag import Backlog, backlog, committed_offsets, consumer_lag
 from flead.messaging.producing import OutgoingMessage, produce
 from flead.messaging.reading import (
     Record,
@@ -247,3 +247,39 @@ def test_lag_counts_from_what_the_group_has_committed_or_from_the_start(properti
     consumer.commit(offsets=[TopicPartition(topic, 0, 2)], asynchronous=False)
     consumer.close()
     assert consumer_lag(properties, group, topic) == {0: 1, 1: 2}
+
+
+def test_what_a_group_has_committed_leaves_out_partitions_of_which_it_has_nothing(
+    properties, topic
+):
+    write(Producer(properties), topic, 0, b"a", b"b", b"c")
+    group = uuid.uuid4().hex
+    assert committed_offsets(properties, group, topic) == {}
+    consumer = Consumer(properties | {"group.id": group})
+    consumer.commit(offsets=[TopicPartition(topic, 0, 2)], asynchronous=False)
+    consumer.close()
+    assert committed_offsets(properties, group, topic) == {0: 2}
+
+
+class TestBacklog:
+    def test_waits_as_long_as_the_oldest_message_of_any_partition(self, properties, topic):
+        producer = Producer(properties)
+        now = time.time_ns() // 1_000_000
+        for partition, ages in {0: (900, 100, 50), 1: (300, 200)}.items():
+            for seconds in ages:
+                producer.produce(topic, b"a", partition=partition, timestamp=now - 1_000 * seconds)
+        assert producer.flush(30) == 0
+
+        assert_waits(backlog(properties, topic, {}), rows=5, seconds=900)
+        assert_waits(backlog(properties, topic, {0: 1}), rows=4, seconds=300)
+        assert_waits(backlog(properties, topic, {0: 1, 1: 2}), rows=2, seconds=100)
+
+    def test_is_nothing_when_all_was_read(self, properties, topic):
+        write(Producer(properties), topic, 0, b"a")
+
+        assert backlog(properties, topic, {0: 1, 1: 0}) == Backlog(0, 0.0)
+
+
+def assert_waits(found, rows, seconds):
+    assert found.rows == rows
+    assert seconds <= found.seconds < seconds + 30

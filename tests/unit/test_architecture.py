@@ -20,6 +20,7 @@ USED_BY = {
         "flead.contracts",
         "flead.settings",
         "flead.federation",
+        "flead.health",
         "flead.storage",
         "flead.messaging",
         "flead.rounds",

@@ -1,8 +1,12 @@
-"""A PyFlink job with keyed Python state that starts in seconds; `--fail TEXT` raises instead."""
+"""A PyFlink job with keyed Python state that starts in seconds; `--fail TEXT` raises instead.
+
+With `--break-at N` it fails when it has counted so far, again and again or, with `--no-restart`,
+once.
+"""
 
 import argparse
 
-from pyflink.common import Types
+from pyflink.common import Configuration, Types
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.datastream.functions import KeyedProcessFunction, RuntimeContext
 from pyflink.datastream.state import ValueStateDescriptor
@@ -10,11 +14,16 @@ from pyflink.table import StreamTableEnvironment
 
 
 class Count(KeyedProcessFunction):
+    def __init__(self, break_at):
+        self.break_at = break_at
+
     def open(self, runtime_context: RuntimeContext):
         self.count = runtime_context.get_state(ValueStateDescriptor("count", Types.LONG()))
 
     def process_element(self, value, ctx):
         count = (self.count.value() or 0) + 1
+        if count == self.break_at:
+            raise ValueError(f"it was to break at {count}")
         self.count.update(count)
         yield count
 
@@ -22,10 +31,15 @@ class Count(KeyedProcessFunction):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--fail")
-    fail = parser.parse_args().fail
-    if fail:
-        raise ValueError(fail)
-    environment = StreamExecutionEnvironment.get_execution_environment()
+    parser.add_argument("--break-at", type=int)
+    parser.add_argument("--no-restart", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.fail:
+        raise ValueError(arguments.fail)
+    settings = Configuration()
+    if arguments.no_restart:
+        settings.set_string("restart-strategy.type", "none")
+    environment = StreamExecutionEnvironment.get_execution_environment(settings)
     environment.enable_checkpointing(500)
     tables = StreamTableEnvironment.create(environment)
     tables.execute_sql(
@@ -34,7 +48,7 @@ def main():
     )
     numbers = tables.to_data_stream(tables.from_path("numbers"))
     keyed = numbers.key_by(lambda row: row[0] % 4, key_type=Types.LONG())
-    keyed.process(Count(), output_type=Types.LONG()).print()
+    keyed.process(Count(arguments.break_at), output_type=Types.LONG()).print()
     environment.execute("tiny")
 
 

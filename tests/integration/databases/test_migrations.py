@@ -35,6 +35,7 @@ TABLES = {
     "stream_deployments",
     "stream_offsets",
     "training_deployments",
+    "training_health",
     "tuning_decisions",
 }
 
@@ -139,6 +140,7 @@ def test_timescaledb_gets_a_hypertable_with_compression_and_retention(timescaled
         ("model_evaluations", "window_end", timedelta(days=1)),
         ("model_feedback", "event_time", timedelta(days=1)),
         ("stream_analysis_results", "window_start", timedelta(days=1)),
+        ("training_health", "created_at", timedelta(days=1)),
     ]
     assert query(
         timescaledb_server,

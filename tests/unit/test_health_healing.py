@@ -1,0 +1,72 @@
+"""When a dead job or stream is set going again."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from flead.health.healing import Step, dead_parts, next_step, verdict_of
+from flead.health.readings import Breach, Part, Verdict
+from flead.settings import Settings
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+SETTINGS = Settings(healing_attempts_per_hour=3, healing_backoff_seconds=60.0)
+
+
+def after(*seconds_ago, settings=SETTINGS):
+    attempts = [NOW - timedelta(seconds=seconds) for seconds in seconds_ago]
+    return next_step(attempts, NOW, settings)
+
+
+def test_the_first_attempt_is_made_at_once():
+    assert after() is Step.DEPLOY
+
+
+@pytest.mark.parametrize(
+    ("seconds_ago", "step"),
+    [
+        ([59], Step.WAIT),
+        ([60], Step.DEPLOY),
+        ([300, 119], Step.WAIT),
+        ([300, 120], Step.DEPLOY),
+    ],
+)
+def test_each_further_attempt_waits_twice_as_long(seconds_ago, step):
+    assert after(*seconds_ago) is step
+
+
+def test_a_person_is_asked_after_the_attempts_of_an_hour():
+    assert after(3_599, 2_000, 1_000) is Step.ASK
+    assert after(3_600, 2_000, 1_000) is Step.DEPLOY
+
+
+def test_without_attempts_a_person_is_asked_at_once():
+    assert after(settings=Settings(healing_attempts_per_hour=0)) is Step.ASK
+
+
+def test_only_what_is_dead_is_deployed_again():
+    def breach(rule):
+        return Breach(rule, 2.0, 1.0)
+
+    assert dead_parts([breach("stream_failed"), breach("job_absent")]) == list(Part)
+    assert dead_parts([breach("job_failed")]) == [Part.TRAINING]
+    assert dead_parts([breach("stream_lost")]) == [Part.STREAM]
+    left_alone = ("cluster_unreachable", "job_ended", "job_not_running", "restarts", "stream_ended")
+    assert dead_parts([breach(rule) for rule in left_alone]) == []
+
+
+BREACH = [Breach("job_failed", "FAILED", "RUNNING")]
+
+
+@pytest.mark.parametrize(
+    ("breaches", "steps", "deploying", "verdict"),
+    [
+        ([], {}, [], Verdict.HEALTHY),
+        ([], {}, [Part.STREAM], Verdict.DEPLOYING),
+        (BREACH, {}, [Part.STREAM], Verdict.BREACHED),
+        (BREACH, {Part.TRAINING: Step.WAIT}, [], Verdict.BREACHED),
+        (BREACH, {Part.TRAINING: Step.DEPLOY}, [], Verdict.HEALING),
+        (BREACH, {Part.TRAINING: Step.DEPLOY, Part.STREAM: Step.ASK}, [], Verdict.EXHAUSTED),
+    ],
+)
+def test_a_verdict_says_what_is_done(breaches, steps, deploying, verdict):
+    assert verdict_of(breaches, steps, deploying) is verdict
