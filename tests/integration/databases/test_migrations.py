@@ -23,6 +23,7 @@ TABLES = {
     "device_moments",
     "device_samples",
     "evaluation_runs",
+    "expired_moments",
     "federated_models",
     "local_models",
     "model_evaluations",
