@@ -129,7 +129,7 @@ def airflow_metadata() -> dict[str, int]:
     tags=["flead", "maintenance"],
     doc_md=__doc__,
     default_args=task_defaults(
-        retries=2, retry_delay=timedelta(seconds=30), execution_timeout=timedelta(hours=3)
+        retries=1, retry_delay=timedelta(seconds=5), execution_timeout=timedelta(hours=3)
     ),
 )
 def maintenance() -> None:
