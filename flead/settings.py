@@ -13,6 +13,15 @@ MODELS_VARIABLE = "GLOBAL_MODELS_DIR"
 TRAINING_SCRIPT = Path(__file__).resolve().parents[1] / "jobs" / "flink" / "local_training.py"
 JSON_SETTINGS: Final = ("strategy_options", "tuning_bounds", "health_notifier_options")
 
+AT_LEAST_AS_LONG: Final = (
+    ("retention_updates_days", "retention_models_days"),
+    ("retention_models_days", "retention_evaluations_days"),
+    ("analysis_reference_days", "retention_batch_days"),
+)
+"""A replay needs the models that updates are based on; a version without evaluation is due for one;
+drift is measured against the days before.
+"""
+
 PositiveFloat = Annotated[float, Meta(gt=0)]
 PositiveInt = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -163,8 +172,46 @@ class Settings(msgspec.Struct, frozen=True):
     """Import path of the Airflow notifier that is told of each failed task of the health gate."""
     health_notifier_options: dict[str, Any] = {}
     """JSON, its arguments, as `{"to": "operators@example.org"}` for an e-mail."""
+    retention_updates_days: Annotated[int, Meta(ge=1)] = 7
+    """Days that updates of devices (`local_models`) are kept: as long, rounds can be replayed."""
+    retention_rounds_days: Annotated[int, Meta(ge=1)] = 90
+    """Days that rounds are kept."""
+    retention_models_days: Annotated[int, Meta(ge=1)] = 90
+    """Days that global models, decisions on them and their artifacts are kept."""
+    retention_versions: Annotated[int, Meta(ge=1)] = 100
+    """Promoted versions of each feature list that are kept before those, whatever their age."""
+    retention_outbox_days: Annotated[int, Meta(ge=1)] = 7
+    """Days that published messages are kept in the database."""
+    retention_deployments_days: Annotated[int, Meta(ge=1)] = 90
+    """Days that deployments of training and stream analysis are kept after their end."""
+    retention_evaluations_days: Annotated[int, Meta(ge=1)] = 90
+    """Days that evaluations are kept."""
+    retention_feedback_days: Annotated[int, Meta(ge=1)] = 30
+    """Days that predictions of evaluations (`model_feedback`) are kept."""
+    retention_stream_days: Annotated[int, Meta(ge=1)] = 30
+    """Days that windows, anomalies and samples of the stream analysis are kept."""
+    retention_batch_days: Annotated[int, Meta(ge=1)] = 365
+    """Days that results of the daily analysis are kept."""
+    retention_quality_days: Annotated[int, Meta(ge=1)] = 90
+    """Days that results of quality checks are kept."""
+    retention_health_days: Annotated[int, Meta(ge=1)] = 30
+    """Days that readings of the health gate are kept."""
+    retention_tuning_days: Annotated[int, Meta(ge=1)] = 365
+    """Days that settled decisions about hyperparameters are kept."""
+    retention_logs_days: Annotated[int, Meta(ge=1)] = 14
+    """Days that logs of Airflow's tasks and event logs of Spark are kept after the last change."""
+    retention_airflow_days: Annotated[int, Meta(ge=1)] = 30
+    """Days that Airflow's metadata (DAG runs, XComs, log entries) is kept."""
     training_script: str = str(TRAINING_SCRIPT)
     """Path of the training job on the JobManager's machine; this checkout's, when they share it."""
+
+    def __post_init__(self) -> None:
+        for shorter, longer in AT_LEAST_AS_LONG:
+            if getattr(self, longer) < getattr(self, shorter):
+                raise ValueError(
+                    f"{longer} is {getattr(self, longer)}, shorter than {shorter}, "
+                    f"{getattr(self, shorter)}"
+                )
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":

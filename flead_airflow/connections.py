@@ -6,10 +6,12 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 from airflow.sdk import BaseHook, Connection
+from airflow.sdk.exceptions import AirflowNotFoundException
 
 from flead_airflow.flink.hook import FlinkRestHook
 
 DATABASE: Final = "flead_db"
+METADATA: Final = "flead_airflow_db"
 KAFKA: Final = "flead_kafka"
 FLINK: Final = "flead_flink"
 SPARK: Final = "flead_spark"
@@ -53,6 +55,21 @@ def spark_kafka() -> dict[str, str]:
     brokers = kafka_properties(BaseHook.get_connection(KAFKA))["bootstrap.servers"]
     properties = spark_kafka_properties(BaseHook.get_connection(SPARK))
     return {"bootstrap.servers": brokers} | properties
+
+
+def spark_event_logs() -> str | None:
+    """Return the address of the folder that Spark's event logs are in, None when there is none."""
+    properties = BaseHook.get_connection(SPARK).extra_dejson.get("conf", {})
+    where = properties.get("spark.eventLog.dir")
+    return None if where is None else str(where)
+
+
+def metadata_url() -> str | None:
+    """Return the URL of Airflow's own database, None without the connection `flead_airflow_db`."""
+    try:
+        return database_url(BaseHook.get_connection(METADATA))
+    except AirflowNotFoundException:
+        return None
 
 
 def flink() -> FlinkRestHook:

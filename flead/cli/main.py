@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from flead.cli import batch, bench, demo, experiment, models, replay, simulate, stack
+from flead.cli import batch, bench, demo, experiment, models, replay, rounds, simulate, stack
 from flead.cli.errors import explanation
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.add_typer(replay.app)
 app.add_typer(experiment.app)
 app.add_typer(batch.app)
 app.add_typer(models.app)
+app.add_typer(rounds.app)
 app.add_typer(bench.app)
 
 

@@ -150,6 +150,8 @@ def airflow_environment(
         **settings,
         **{f"AIRFLOW_CONN_{name}": json.dumps(value) for name, value in connections.items()},
         "AIRFLOW_CONN_FLEAD_DB": addresses.database_url,
+        # Tasks reach Airflow's own database by this alone.
+        "AIRFLOW_CONN_FLEAD_AIRFLOW_DB": addresses.airflow_database_url,
         MODELS_VARIABLE: os.environ.get(MODELS_VARIABLE, str(home.models)),
         **{name: os.environ.get(name, value) for name, value in _chosen(home).items()},
         "PATH": f"{home.envs / 'airflow' / 'bin'}:{os.environ.get('PATH', os.defpath)}",

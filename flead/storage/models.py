@@ -134,6 +134,12 @@ def models(cursor: Cursor, versions: Iterable[int]) -> dict[int, StoredModel]:
     return {each.model.version: each for each in stored}
 
 
+def artifact_paths(cursor: Cursor) -> frozenset[str]:
+    """Return the path of the artifact of every stored version."""
+    cursor.execute("SELECT artifact_path FROM federated_models")
+    return frozenset(path for (path,) in cursor.fetchall())
+
+
 def newest_promoted(
     cursor: Cursor, feature_schema: str, up_to: int, count: int
 ) -> list[StoredModel]:

@@ -104,6 +104,12 @@ def newest(cursor: Cursor) -> Round | None:
     return None if row is None else _from_row(row)
 
 
+def newest_first(cursor: Cursor, limit: int) -> list[Round]:
+    """Return the last `limit` rounds, newest first."""
+    cursor.execute(f"{_SELECT} ORDER BY round DESC LIMIT %s", (limit,))
+    return [_from_row(row) for row in cursor.fetchall()]
+
+
 def open_round(
     cursor: Cursor,
     number: int,

@@ -236,8 +236,8 @@ def newest_moments_as_of(
 ) -> list[Moments]:
     """Return what `newest_moments` gave when `aggregation_round` was aggregated.
 
-    Exact for every device of which `local_models` still holds the update that was newest then, or
-    that sent none since.
+    Exact for rounds after `newest_expired_round`: of the updates that retention has taken, each
+    device's newest moments are in `expired_moments`.
     """
     cursor.execute(
         """
@@ -249,6 +249,9 @@ def newest_moments_as_of(
             SELECT device_id, aggregation_round, kafka_offset, moments FROM local_models
             WHERE feature_schema = %(schema)s AND aggregation_round <= %(round)s
                 AND status = 'accepted'
+            UNION ALL
+            SELECT device_id, aggregation_round, kafka_offset, moments FROM expired_moments
+            WHERE feature_schema = %(schema)s AND aggregation_round <= %(round)s
         ) AS known
         ORDER BY device_id COLLATE "C", aggregation_round DESC, kafka_offset DESC
         """,

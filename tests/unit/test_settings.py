@@ -49,6 +49,8 @@ def test_options_and_bounds_are_json() -> None:
         ("FLEAD_ROUND_MIN_UPDATES", "many"),
         ("FLEAD_MAX_WAIT_SECONDS", "-1"),
         ("FLEAD_TUNING_TRIALS", "4"),
+        ("FLEAD_RETENTION_MODELS_DAYS", "6"),
+        ("FLEAD_RETENTION_EVALUATIONS_DAYS", "89"),
         ("FLEAD_TUNING_BOUNDS", '{"learning_rate": [0.2, 0.1]}'),
         ("FLEAD_TUNING_BOUNDS", '{"learning_rate": [0, 0.1]}'),
         ("FLEAD_TUNING_BOUNDS", '{"momentum": [0, 1]}'),

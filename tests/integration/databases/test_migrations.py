@@ -23,6 +23,7 @@ TABLES = {
     "device_moments",
     "device_samples",
     "evaluation_runs",
+    "expired_moments",
     "federated_models",
     "local_models",
     "model_evaluations",
@@ -145,8 +146,14 @@ def test_timescaledb_gets_a_hypertable_with_compression_and_retention(timescaled
     assert query(
         timescaledb_server,
         "SELECT proc_name, config ->> 'compress_after', config ->> 'drop_after'"
-        " FROM timescaledb_information.jobs WHERE hypertable_name = 'local_models' ORDER BY 1",
-    ) == [("policy_compression", "1 day", None), ("policy_retention", None, "7 days")]
+        " FROM timescaledb_information.jobs"
+        " WHERE hypertable_name IN ('local_models', 'model_feedback') ORDER BY hypertable_name, 1",
+    ) == [
+        # maintenance drops the chunks of local_models
+        ("policy_compression", "1 day", None),
+        ("policy_compression", "7 days", None),
+        ("policy_retention", None, "30 days"),
+    ]
 
 
 WIDTHS = [

@@ -5,12 +5,15 @@ storage tests, which do.
 """
 
 import hashlib
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from flead.cli.main import app
 from flead.contracts.messages import (
     DeadLetter,
     DeadLetterReason,
@@ -23,7 +26,8 @@ from flead.messaging.reading import end_offsets
 from flead.rounds.aggregation import aggregate
 from flead.rounds.lineage import NothingDeployedError
 from flead.rounds.publishing import publish
-from flead.rounds.replay import ReplayMismatchError, replay
+from flead.rounds.replay import NotReplayableError, ReplayMismatchError, replay
+from flead.storage import retention
 from flead.storage.rounds import RoundState
 
 pytestmark = pytest.mark.servers
@@ -347,3 +351,105 @@ class TestReplay:
         federation.run_round(make_update("other", A, features=["y"]))
         with pytest.raises(LookupError, match="round 1 made no version"):
             replay(federation.database_url, 1)
+
+    @on_postgresql
+    def test_rounds_within_retention_replay_when_a_device_was_silent_since_before(
+        self, federation, make_update, monkeypatch
+    ):
+        monkeypatch.setattr(retention, "REACH_ROUNDS", 1)
+        federation.run_round(make_update("a", A), make_update("silent", B))
+        federation.run_round(make_update("a", C, base=1, number=1))
+        federation.run_round(
+            make_update("a", B, base=2, number=2), make_update("silent", A, base=1, number=1)
+        )
+        long_ago = datetime.now(UTC) - timedelta(days=10)
+        federation.query(
+            "UPDATE local_models SET kafka_timestamp = %s WHERE aggregation_round = 1 RETURNING 1",
+            long_ago,
+        )
+        federation.query(
+            "UPDATE aggregation_rounds SET opened_at = %s WHERE round = 1 RETURNING 1", long_ago
+        )
+        settings = msgspec.structs.replace(federation.settings, tuning_versions=1)
+
+        lost = retention.expire_updates(federation.database_url, settings, datetime.now(UTC))
+
+        assert lost == {"local_models": 2}
+        stored = federation.query("SELECT artifact_path FROM federated_models ORDER BY version")
+        for number in (2, 3):
+            artifact = Path(stored[number - 1][0]).read_bytes()
+            assert replay(federation.database_url, number) == artifact
+        with pytest.raises(NotReplayableError, match="past their retention"):
+            replay(federation.database_url, 1)
+
+    def test_a_round_whose_version_or_parent_is_gone_says_so(self, federation, make_update):
+        federation.run_round(make_update("a", A))
+        federation.run_round(make_update("a", B, base=1, number=1))
+        federation.query("TRUNCATE promotion_decisions; SELECT 1")
+        federation.query("DELETE FROM federated_models WHERE version = 1 RETURNING 1")
+        with pytest.raises(NotReplayableError, match=r"versions that are past their .*: \[1\]"):
+            replay(federation.database_url, 2)
+        with pytest.raises(NotReplayableError, match="version 1 of round 1 is past its retention"):
+            replay(federation.database_url, 1)
+
+
+@on_postgresql
+class TestCommands:
+    @pytest.fixture
+    def flead(self, federation, stack_home, monkeypatch):
+        monkeypatch.setenv("FLEAD_HOME", str(stack_home.root))
+        monkeypatch.setenv("FLEAD_DATABASE_URL", federation.database_url)
+        return lambda *arguments: CliRunner().invoke(app, arguments)
+
+    def test_list_has_the_newest_rounds_with_what_became_of_each(
+        self, flead, federation, make_update
+    ):
+        federation.run_round(make_update("a", A), make_update("far", A * 1_000))
+        federation.run_round(make_update("other", A, features=["y"]))
+
+        listed = msgspec.json.decode(flead("rounds", "list", "--json").stdout)["rounds"]
+
+        columns = ("round", "state", "updates", "accepted", "rejected", "version")
+        assert [tuple(each[name] for name in columns) for each in listed] == [
+            (2, "empty", 1, 0, {"unknown_schema": 1}, None),
+            (1, "aggregated", 2, 1, {"norm": 1}, 1),
+        ]
+        table = flead("rounds", "list", "--limit", "1").stdout
+        assert "empty" in table
+        assert "aggregated" not in table
+
+    def test_replay_tells_whether_every_byte_is_the_same(self, flead, federation, make_update):
+        federation.run_round(make_update("a", A))
+        [(sha256,)] = federation.query("SELECT artifact_sha256 FROM federated_models")
+
+        same = flead("rounds", "replay", "1", "--json")
+
+        said = msgspec.json.decode(same.stdout)
+        assert (same.exit_code, said["identical"], said["sha256"]) == (0, True, sha256)
+        assert (said["round"], said["version"], said["stored_sha256"]) == (1, 1, sha256)
+
+        federation.query("UPDATE local_models SET intercept = intercept + 1e-12 RETURNING 1")
+        changed = flead("rounds", "replay", "1", "--json")
+
+        said = msgspec.json.decode(changed.stdout)
+        assert (changed.exit_code, said["identical"]) == (1, False)
+        assert said["sha256"] != said["stored_sha256"] == sha256
+
+    def test_replay_of_what_cannot_be_compared_says_why(self, flead, federation, make_update):
+        federation.run_round(make_update("other", A, features=["y"]))
+        federation.run_round(make_update("a", A))
+        federation.query("DELETE FROM local_models RETURNING 1")
+
+        for number, reason in [("1", "made no version"), ("2", "past their retention")]:
+            ran = flead("rounds", "replay", number, "--json")
+
+            said = msgspec.json.decode(ran.stdout)
+            assert (ran.exit_code, said["identical"], said["sha256"]) == (1, None, None)
+            assert reason in said["reason"]
+            assert "not comparable: " in flead("rounds", "replay", number).stdout
+
+    def test_replay_of_no_round_is_an_error(self, flead):
+        ran = flead("rounds", "replay", "5", "--json")
+
+        assert (ran.exit_code, ran.stdout) == (1, "")
+        assert str(ran.exception) == "there is no aggregation round 5: see `flead rounds list`"
