@@ -81,12 +81,15 @@ def file_of(folder: Path, path: str) -> Path | None:
 
 def index_page(folder: Path) -> str:
     """Return the page that lists the runs, newest first."""
-    from flead.quality.pages import runs  # noqa: PLC0415 - the quality layer is for requests only
+    # The quality layer is for requests only.
+    from flead.quality.overview import STYLE  # noqa: PLC0415
+    from flead.quality.pages import runs  # noqa: PLC0415
 
     items = "".join(
         f'<li><a href="{quote(run)}/index.html">{escape(run)}</a></li>' for run in runs(folder)
     )
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><title>Data Docs</title>"
-        f"<h1>Data Docs</h1><p>Evaluations that were checked, the newest first.</p><ul>{items}</ul>"
+        f"{STYLE}<h1>Data Docs</h1>"
+        f"<p>Evaluations that were checked, the newest first.</p><ul>{items}</ul>"
     )

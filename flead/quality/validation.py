@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from flead.quality.batches import Batch
+from flead.quality.overview import make_self_contained, write_overview
 from flead.quality.suites import Rule, Severity, Suite
 
 EXAMPLES: Final = 10
@@ -89,7 +90,7 @@ def validate(run: str, judged: Judged, pages: Path | None = None) -> list[Findin
         if batch.rows or not suite.meta.may_be_empty:
             findings += _validate(context, source, run, suite, batch)
     if pages is not None:
-        _write_pages(context, pages)
+        _write_pages(context, run, findings, pages)
     return findings
 
 
@@ -164,7 +165,7 @@ def _exception_of(info: Mapping[str, Any]) -> str | None:
     return str(raised[0]) if raised else None
 
 
-def _write_pages(context: Any, pages: Path) -> None:
+def _write_pages(context: Any, run: str, findings: Sequence[Finding], pages: Path) -> None:
     # Hidden until they are whole.
     unfinished = pages.with_name(f".{pages.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -182,5 +183,7 @@ def _write_pages(context: Any, pages: Path) -> None:
     context.build_data_docs(site_names=[SITE])
     # 4 MB of fonts and pictures, of which the pages show none.
     shutil.rmtree(unfinished / "static", ignore_errors=True)
+    make_self_contained(unfinished)
+    write_overview(unfinished, run, findings)
     shutil.rmtree(pages, ignore_errors=True)
     unfinished.rename(pages)

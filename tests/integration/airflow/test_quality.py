@@ -1,5 +1,7 @@
 """The gate behind an evaluation: real Great Expectations on rows of a real database."""
 
+import re
+
 import pytest
 
 from flead.quality.gate import SUITES, check_evaluation
@@ -118,7 +120,25 @@ def test_a_clean_run_passes_and_its_messages_become_ready(check, query, database
         (suite,) for suite in sorted(SUITES)
     ]
     assert query("SELECT bool_and(success), bool_and(element_count > 0) FROM data_quality_results")
-    assert (tmp_path / RUN / "index.html").is_file()
+    overview = (tmp_path / RUN / "index.html").read_text()
+    assert overview.count("<td>passed</td>") == overview.count("<tr><td>") > 0
+
+
+def test_the_pages_of_a_run_say_why_and_load_nothing_from_elsewhere(check, query, tmp_path):
+    query("UPDATE model_evaluations SET accuracy = 1.7 WHERE device_id = '*' RETURNING 1")
+
+    check()
+
+    overview = (tmp_path / RUN / "index.html").read_text()
+    first = overview.partition("<tr><td>")[2].partition("</tr>")[0]
+    assert first.startswith("<strong>critical</strong>")
+    assert "1.7" in first
+    (linked,) = set(re.findall(r'href="([^"]+)"', first))
+    assert (tmp_path / RUN / linked).is_file()
+    loaded = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=["']https?:""", re.I)
+    pages = list((tmp_path / RUN).rglob("*.html"))
+    assert len(pages) > len(SUITES)
+    assert [page for page in pages if loaded.search(page.read_text())] == []
 
 
 @pytest.mark.parametrize(("rule", "statement"), POISONS.items(), ids=POISONS)
