@@ -38,5 +38,5 @@ def test_readers_of_committed_updates_never_wait_for_a_minute(
         record_property(f"longest wait after the end of {kill.name}", kill.longest_wait_seconds)
     record_property("messages of aborted transactions", aftermath.aborted)
 
-    waits = [kill.after_servers_seconds for kill in aftermath.kills]
+    waits = [kill.after_recovery_seconds for kill in aftermath.kills]
     assert max(waits) < LONGEST_WAIT_SECONDS, aftermath.kills
