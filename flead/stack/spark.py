@@ -115,8 +115,6 @@ def spark_configuration(home: Home) -> dict[str, str]:
         "spark.driver.memory": DRIVER_MEMORY,
         "spark.driver.host": HOST,
         "spark.driver.bindAddress": HOST,
-        # Half the CPU until a job has started, and no more of it for a day of five million rows.
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
         "spark.ui.enabled": "false",
         "spark.local.dir": str(home.run / "spark"),
         "spark.eventLog.enabled": "true",

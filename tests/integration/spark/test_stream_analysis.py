@@ -23,7 +23,7 @@ from flead.storage.models import StoredModel
 from tests.conftest import start
 from tests.integration.spark.stream import Stream, recount
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 FEATURES = ["heat", "load"]
 DEVICES = 12
