@@ -21,7 +21,7 @@ from flead.storage.connection import connect
 from flead.storage.migrations import migrate
 from flead.storage.models import StoredModel
 from tests.conftest import start
-from tests.integration.spark.stream import Stream, recount
+from tests.integration.spark.stream import SECONDS, Stream, recount
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
@@ -172,8 +172,8 @@ def analysed(stream):
         python = stream.python()
         java = python.parent()
         python.kill()
-        psutil.wait_procs([java], timeout=30)
-        driver.wait(30)
+        psutil.wait_procs([java], timeout=120)
+        driver.wait(SECONDS)
 
         before = newest
         driver = stream.start()
@@ -186,8 +186,8 @@ def analysed(stream):
         stream.wait_for(OPEN, driver, newest)
         python = stream.python()
         python.parent().kill()
-        assert not psutil.wait_procs([python], timeout=30)[1]
-        driver.wait(30)
+        assert not psutil.wait_procs([python], timeout=120)[1]
+        driver.wait(SECONDS)
     stream.finish()
     return recount(stream, is_valid, FEATURES, moments)
 
@@ -270,10 +270,10 @@ def test_a_fresh_checkpoint_goes_on_alone_until_it_is_asked_to_stop(stream, anal
             "SELECT 1 FROM stream_analysis_batches HAVING sum(messages) > %s", driver, before
         )
         second = stream.start(deployment_id="second", checkpoint_uri=f"{folder}-second")
-        assert second.wait(60) != 0
+        assert second.wait(SECONDS) != 0
         assert "another driver of the stream analysis runs" in stream.log.read_text()
         stream.query("UPDATE stream_deployments SET stop_requested = TRUE RETURNING deployment_id")
-        assert driver.wait(60) == 0
+        assert driver.wait(SECONDS) == 0
 
     [(state, reason)] = stream.query("SELECT state, reason FROM stream_deployments")
     assert (state, reason) == ("stopped", "stopped as asked")
