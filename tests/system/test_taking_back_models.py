@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
@@ -18,7 +17,7 @@ from flead.storage import models
 from flead.storage.connection import Cursor, connect
 from flead.storage.locks import Lock, lock_for_transaction
 from tests.conftest import run_flead
-from tests.system.conftest import Resumed
+from tests.system.conftest import Resumed, wait_until
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
@@ -81,7 +80,7 @@ def insert_broken(cursor: Cursor) -> GlobalModel:
 
 
 def test_a_broken_candidate_never_becomes_the_head(streaming: Resumed, broken: int) -> None:
-    wait_until(lambda: status(streaming, broken) != "candidate")
+    wait_until(lambda: status(streaming, broken) != "candidate", WAIT_SECONDS)
 
     assert status(streaming, broken) == "rejected"
     [(reason, devices, difference)] = streaming.query(
@@ -97,7 +96,7 @@ def test_a_broken_candidate_never_becomes_the_head(streaming: Resumed, broken: i
 
 
 def test_a_bad_head_is_rolled_back_by_the_rounds(streaming: Resumed, bad_head: int) -> None:
-    wait_until(lambda: status(streaming, bad_head) != "promoted")
+    wait_until(lambda: status(streaming, bad_head) != "promoted", WAIT_SECONDS)
 
     assert status(streaming, bad_head) == "rolled_back"
     [(good, reason, decided_by)] = streaming.query(
@@ -116,7 +115,7 @@ def test_a_bad_head_is_rolled_back_by_the_rounds(streaming: Resumed, bad_head: i
         bad_head,
     )
     assert of_good
-    wait_until(lambda: is_trained_from(streaming, replacement))
+    wait_until(lambda: is_trained_from(streaming, replacement), WAIT_SECONDS)
     # What devices had begun from the bad head arrives after it was taken back.
     assert streaming.query(
         "SELECT DISTINCT local_models.status, reject_reason FROM local_models"
@@ -142,7 +141,7 @@ def test_after_a_rollback_devices_train_from_the_good_weights(
     assert ran.returncode == 0, ran.stderr
     done = json.loads(ran.stdout)
     assert done["restored_version"] == good
-    wait_until(lambda: is_trained_from(streaming, done["version"]))
+    wait_until(lambda: is_trained_from(streaming, done["version"]), WAIT_SECONDS)
     assert done["rolled_back_versions"]
     assert {status(streaming, version) for version in done["rolled_back_versions"]} == {
         "rolled_back"
@@ -168,10 +167,3 @@ def is_trained_from(streaming: Resumed, version: int) -> bool:
 def status(streaming: Resumed, version: int) -> str:
     [(found,)] = streaming.query("SELECT status FROM federated_models WHERE version = %s", version)
     return str(found)
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(1)
