@@ -108,7 +108,7 @@ def monitor_training() -> None:
         TriggerDagRunOperator(
             task_id=f"heal_{part}",
             trigger_dag_id=dag_id,
-            # the same each time that the task runs, and so is what it triggers
+            # The same each time that the task runs, and so is what it triggers.
             trigger_run_id=f"heal_{part}__{{{{ run_id }}}}",
             skip_when_already_exists=True,
             logical_date=None,
