@@ -316,6 +316,8 @@ def launch_detached(command: Sequence[str], environment: Mapping[str, str], log_
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            # Not Airflow's folder, by which a supervisor could take it for a part of Airflow.
+            cwd=log_file.parent,
             start_new_session=True,
         )
     return process.pid

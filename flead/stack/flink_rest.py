@@ -50,6 +50,12 @@ class FlinkClient:
         response.raise_for_status()
         return str(response.json()["status"])
 
+    def running_jobs(self) -> list[str]:
+        """Return the ids of the jobs that have not ended."""
+        jobs = self._get("/jobs")["jobs"]
+        ended = {"FINISHED", "CANCELED", "FAILED", "SUSPENDED"}
+        return [job["id"] for job in jobs if job["status"] not in ended]
+
     def upload(self, jar: Path) -> str:
         """Upload a jar and return the id that `run_python` takes.
 

@@ -1,61 +1,62 @@
-"""The training job through Airflow under load, while its processes are killed one after another."""
+"""The training job through Airflow under load, while one thing after another is broken."""
 
 import contextlib
 import os
-import subprocess
-import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
-import psutil
 import pytest
-from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from flead.contracts.messages import Anomaly, LocalUpdate
 from flead.contracts.simulation import FEATURES
 from flead.contracts.topics import Topic, dead_letter_topic
-from flead.messaging.client import assigned_consumer
-from flead.messaging.reading import offset_ranges
-from flead.stack import processes, training
+from flead.stack import streams, training
 from flead.stack.home import Home
-from flead.stack.services import all_services
-from flead.stack.supervision import NAME as SUPERVISOR
 from tests.accounting import Judged, Letter, dead_letters, messages_of
-from tests.conftest import NO_EVALUATIONS, start
+from tests.conftest import run_flead, start
+from tests.faults.catalogue import FAULTS, QUICK, Fault, small_disk
+from tests.faults.load import Fleet, Follower, messages_in
+from tests.faults.stack import Stack, answered, wait_until
 
-FLEET = (
-    "--devices", "300", "--rate", "2500/s", "--malformed-rate", "0.01", "--seed", "23",
-)  # fmt: skip
+IS_QUICK = bool(os.environ.get("FLEAD_QUICK"))
+REPETITIONS = int(os.environ.get("FLEAD_FAULT_REPETITIONS", "1"))
+ONLY = os.environ.get("FLEAD_FAULTS", "").split()
+"""Numbers of the faults to do; all when there are none."""
 DEPLOYMENT = {"checkpoint_interval_seconds": 2, "window_seconds": 8}
+STREAM = {"trigger_seconds": 5}
 OUTPUTS = (Topic.LOCAL_UPDATES, Topic.ANOMALIES, dead_letter_topic(Topic.TELEMETRY))
 STEADY_SECONDS = 8.0
-WAIT_SECONDS = 180.0
+RECOVERY_SECONDS = 420.0
+TABLE = pytest.StashKey[list["Recovery"]]()
 
 
-@dataclass(frozen=True)
-class Kill:
-    """What was killed, and how long a reader of committed updates then waited at most.
+@dataclass
+class Recovery:
+    """How long after the harm ended, or a user began to mend it, each part was well again.
 
-    `after_recovery_seconds` counts from when what a user does had returned: what keeps a reader
-    waiting then are transactions that the kill has left open, not the time that programs need to
-    start.
+    Parameters
+    ----------
+    seconds
+        By part: `job` runs in Flink, `updates` can be read that were made since, `rounds` go on,
+        `stream` analyses, `Airflow` reports healthy.
+    longest_wait_seconds
+        Of a reader of committed updates, from when the job ran again.
     """
 
-    name: str
-    longest_wait_seconds: float
-    after_recovery_seconds: float
+    fault: Fault
+    seconds: dict[str, float] = field(default_factory=dict)
+    longest_wait_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Aftermath:
-    """What the topics hold after all kills, and what the fleet had sent.
+    """What the topics hold after all faults, and what the fleet had sent.
 
-    `aborted` counts the messages of transactions that a kill has cut off.
+    `aborted` counts the messages of transactions that a fault has cut off.
     """
 
-    kills: list[Kill]
+    recoveries: list[Recovery]
     aborted: int
     telemetry: Judged
     updates: list[LocalUpdate]
@@ -63,193 +64,120 @@ class Aftermath:
     letters: list[Letter]
 
 
-class Follower:
-    """Reads the committed updates as they come, and notes when."""
-
-    def __init__(self, kafka: dict[str, str]) -> None:
-        self.arrivals: list[float] = []
-        # A broker that is back is found within half a second.
-        self._consumer = assigned_consumer(kafka | {"reconnect.backoff.max.ms": "500"})
-        ranges = offset_ranges(kafka, Topic.LOCAL_UPDATES)
-        self._consumer.assign(
-            [TopicPartition(Topic.LOCAL_UPDATES, part, low) for part, (low, _) in ranges.items()]
-        )
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._follow)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._ended.set()
-        self._thread.join()
-        self._consumer.close()
-
-    def longest_wait(self, since: float) -> float:
-        """Return the longest time without a new message from a moment until now."""
-        moments = [since, *self.after(since), time.monotonic()]
-        return max(after - before for before, after in pairwise(moments))
-
-    def after(self, moment: float) -> list[float]:
-        return [arrival for arrival in self.arrivals if arrival > moment]
-
-    def _follow(self) -> None:
-        while not self._ended.is_set():
-            batch = self._consumer.consume(1000, 0.1)
-            if any(message.error() is None for message in batch):
-                self.arrivals.append(time.monotonic())
-
-
-class Fleet:
-    """Sends rows all the time; starts again when the broker was away for too long."""
-
-    def __init__(self, home: Home) -> None:
-        self._home = home
-        self._process = self._start()
-
-    def keep_running(self) -> None:
-        if self._process.poll() is not None:
-            self._process = self._start()
-
-    def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(timeout=60)
-
-    def _start(self) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(
-            [self._home.python("tools"), "-m", "flead.cli", "simulate", *FLEET],
-            env=os.environ | self._home.variables,
-            stderr=subprocess.DEVNULL,
-        )
+def chosen() -> list[Fault]:
+    """Return the faults to do, in their order, the whole list again for each repetition."""
+    faults = [each for each in FAULTS if not ONLY or each.number in ONLY]
+    return list(QUICK) if IS_QUICK else faults * REPETITIONS
 
 
 @pytest.fixture(scope="session")
-def aftermath(make_home: Callable[[], Home]) -> Aftermath:
-    """Kill under load, each time followed by what a user does; then let all rows be trained.
-
-    With `FLEAD_QUICK` everything is killed at once, and nothing before that by itself.
-    """
+def stack(make_home: Callable[[], Home]) -> Iterator[Stack]:
+    """Start all servers, the job and, unless quick, the stream analysis; a fleet sends rows."""
     home = make_home()
-    addresses = start(home)
-    kafka = {"bootstrap.servers": addresses.kafka_bootstrap}
-    run_id = training.start_deployment(addresses, dict(DEPLOYMENT))
-    training.finish_deployment(addresses, run_id, say=lambda _: None)
-    fleet, follower = Fleet(home), Follower(kafka)
-    try:
-        wait_until(lambda: bool(follower.arrivals))
-        time.sleep(STEADY_SECONDS)
-        kills = []
-        if not os.environ.get("FLEAD_QUICK"):
-            kills = [
-                kill(home, fleet, follower, "the TaskManager", taskmanager, recover=nothing),
-                kill(home, fleet, follower, "the JobManager", jobmanager, recover=up),
-            ]
-        kills.append(kill(home, fleet, follower, "everything", everything, recover=up))
-        fleet.stop()
-        telemetry = Judged.of(kafka, FEATURES)
-        wait_until(lambda: rows_in_windows(kafka) >= len(telemetry.rows))
-    finally:
-        fleet.stop()
-        follower.stop()
-    return Aftermath(
-        kills,
-        sum(messages_in(kafka, topic, "read_uncommitted") for topic in OUTPUTS)
-        - sum(messages_in(kafka, topic, "read_committed") for topic in OUTPUTS),
-        telemetry,
-        list(messages_of(kafka, Topic.LOCAL_UPDATES, LocalUpdate)),
-        list(messages_of(kafka, Topic.ANOMALIES, Anomaly)),
-        dead_letters(kafka, Topic.TELEMETRY),
-    )
+    with contextlib.ExitStack() as ending, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("FLEAD_ROUND_SECONDS", "5")
+        environment.setenv("FLEAD_GATE_MIN_ROWS", "60")
+        # Each fault is one of many in the hour.
+        environment.setenv("FLEAD_HEALING_ATTEMPTS_PER_HOUR", "1000")
+        environment.setenv("FLEAD_HEALING_BACKOFF_SECONDS", "1")
+        environment.setenv("FLEAD_TUNING_VERSIONS", "100000")
+        if not IS_QUICK:
+            ending.enter_context(small_disk(home))
+            # Before the disk goes away.
+            ending.callback(run_flead, home, "down")
+        addresses = start(home)
+        run_id = training.start_deployment(addresses, dict(DEPLOYMENT))
+        training.finish_deployment(addresses, run_id, say=lambda _: None)
+        fleet = Fleet(home)
+        ending.callback(fleet.stop)
+        follower = Follower({"bootstrap.servers": addresses.kafka_bootstrap})
+        ending.callback(follower.stop)
+        if not IS_QUICK:
+            streams.deploy(addresses, dict(STREAM), say=lambda _: None)
+        made = Stack(home, addresses, fleet, follower, has_stream=not IS_QUICK)
+        start_ms = time.time() * 1000
+        wait_until(lambda: is_well(made, start_ms), "rounds follow each other")
+        yield made
 
 
-def kill(
-    home: Home,
-    fleet: Fleet,
-    follower: Follower,
-    name: str,
-    victims: Callable[[Home], list[psutil.Process]],
-    recover: Callable[[Home], float],
-) -> Kill:
-    """Kill processes at once, do what a user does, and go on for a while."""
-    found = victims(home)
-    moment = time.monotonic()
-    for process in found:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    recovered = recover(home)
-    fleet.keep_running()
-    wait_until(lambda: len(follower.after(moment + STEADY_SECONDS)) > 1)
+@pytest.fixture(scope="session")
+def recoveries(request: pytest.FixtureRequest) -> list[Recovery]:
+    """Return what was seen of each fault so far."""
+    return request.config.stash.setdefault(TABLE, [])
+
+
+@pytest.fixture
+def broken(request: pytest.FixtureRequest, stack: Stack, recoveries: list[Recovery]) -> Recovery:
+    """Let a fault happen, and wait until everything is well again."""
+    fault: Fault = request.param
+    recovery = Recovery(fault)
+    ended = fault.happen(stack)
+    ended_ms = (time.time() - (time.monotonic() - ended)) * 1000
+    stack.fleet.keep_running()
+    parts: dict[str, Callable[[], bool]] = {
+        "job": stack.training_runs,
+        "updates": lambda: stack.follower.has_news_since(ended_ms),
+        "rounds": lambda: stack.round_began_since(ended_ms),
+        "Airflow": stack.airflow_is_well,
+    }
+    if stack.has_stream:
+        parts["stream"] = lambda: stack.batch_began_since(ended_ms)
+    while parts:
+        for part in [each for each, is_back in parts.items() if answered(is_back)]:
+            recovery.seconds[part] = time.monotonic() - ended
+            del parts[part]
+        assert time.monotonic() - ended < RECOVERY_SECONDS, f"not well again: {', '.join(parts)}"
+        time.sleep(0.2)
     time.sleep(STEADY_SECONDS)
-    return Kill(name, follower.longest_wait(moment), follower.longest_wait(recovered))
+    recovery.longest_wait_seconds = stack.follower.longest_wait(ended + recovery.seconds["job"])
+    recoveries.append(recovery)
+    return recovery
 
 
-def taskmanager(home: Home) -> list[psutil.Process]:
-    """Return the TaskManager without its Python workers."""
-    return java(processes.belonging_to(home, "flink-taskmanager"))
-
-
-def jobmanager(home: Home) -> list[psutil.Process]:
-    return java(processes.belonging_to(home, "flink-jobmanager"))
-
-
-def everything(home: Home) -> list[psutil.Process]:
-    """Return all processes of the stack, the supervisor first: it would start the others again."""
-    names = [SUPERVISOR, *all_services(home)]
-    return [process for name in names for process in processes.belonging_to(home, name)]
-
-
-def java(found: list[psutil.Process]) -> list[psutil.Process]:
-    servers = [process for process in found if process.name() == "java"]
-    assert len(servers) == 1, found
-    return servers
-
-
-def nothing(_: Home) -> float:
-    """Do what a user does when a TaskManager dies: the supervisor starts another."""
-    return time.monotonic()
-
-
-def up(home: Home) -> float:
-    """Bring the stack up, and return when that has ended: the job has resumed by then."""
-    ended = subprocess.run(
-        [home.python("tools"), "-m", "flead.cli", "up"],
-        env=NO_EVALUATIONS | os.environ | home.variables,
-        capture_output=True,
-        text=True,
-        check=False,
+@pytest.fixture(scope="session")
+def aftermath(stack: Stack, recoveries: list[Recovery]) -> Aftermath:
+    """Let the fleet end and all of its rows be trained, and read what there is."""
+    stack.fleet.stop()
+    telemetry = Judged.of(stack.kafka, FEATURES)
+    wait_until(
+        lambda: rows_in_windows(stack.kafka) >= len(telemetry.rows),
+        "all rows are trained",
+        poll_seconds=2,
     )
-    assert ended.returncode == 0, ended.stderr
-    return time.monotonic()
+    stack.follower.stop()
+    return Aftermath(
+        recoveries,
+        sum(messages_in(stack.kafka, topic, "read_uncommitted") for topic in OUTPUTS)
+        - sum(messages_in(stack.kafka, topic, "read_committed") for topic in OUTPUTS),
+        telemetry,
+        list(messages_of(stack.kafka, Topic.LOCAL_UPDATES, LocalUpdate)),
+        list(messages_of(stack.kafka, Topic.ANOMALIES, Anomaly)),
+        dead_letters(stack.kafka, Topic.TELEMETRY),
+    )
 
 
 def rows_in_windows(kafka: dict[str, str]) -> int:
     return sum(update.rows for update in messages_of(kafka, Topic.LOCAL_UPDATES, LocalUpdate))
 
 
-def messages_in(kafka: dict[str, str], topic: Topic, isolation_level: str) -> int:
-    """Count the messages that a consumer of this isolation gets."""
-    ranges = offset_ranges(kafka, topic)
-    consumer = Consumer(
-        kafka
-        | {
-            "group.id": "counting",
-            "isolation.level": isolation_level,
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-        }
-    )
-    consumer.assign([TopicPartition(topic, part, low) for part, (low, _) in ranges.items()])
-    count = ended = 0
-    while ended < len(ranges):
-        batch = consumer.consume(10_000, 1)
-        errors = [message.error() for message in batch if message.error() is not None]
-        assert {error.code() for error in errors} <= {KafkaError._PARTITION_EOF}
-        ended += len(errors)
-        count += len(batch) - len(errors)
-    consumer.close()
-    return count
+def is_well(stack: Stack, since_ms: float) -> bool:
+    """Tell whether rounds, and the stream if there is one, have gone on since a moment."""
+    streams_on = not stack.has_stream or stack.batch_began_since(since_ms)
+    return streams_on and stack.round_began_since(since_ms)
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {WAIT_SECONDS:g} s"
-        time.sleep(1)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print the table of faults, as docs/reliability.md has it."""
+    parts = ("job", "updates", "rounds", "stream", "Airflow")
+    rows = [("", "Fault", "Expected", *(f"{part} after" for part in parts), "Readers waited")]
+    for seen in config.stash.get(TABLE, []):
+        fault = seen.fault
+        after = [f"{seen.seconds[part]:.0f} s" if part in seen.seconds else "" for part in parts]
+        waited = f"{seen.longest_wait_seconds:.0f} s"
+        rows.append((fault.number, fault.what, fault.expected, *after, waited))
+    if len(rows) > 1:
+        rows.insert(1, ("---",) * len(rows[0]))
+        terminalreporter.section("faults")
+        terminalreporter.write("".join(f"| {' | '.join(row)} |\n" for row in rows))

@@ -79,7 +79,7 @@ def short_rounds() -> Iterator[None]:
         environment.setenv("FLEAD_GATE_MIN_ROWS", "60")
         # Trials begin when a test asks for them: other tests know what devices train with.
         environment.setenv("FLEAD_TUNING_VERSIONS", "1000")
-        environment.setenv("FLEAD_TUNING_HORIZON_SECONDS", "30")
+        environment.setenv("FLEAD_TUNING_HORIZON_SECONDS", "60")
         environment.setenv("FLEAD_TUNING_TRIALS", "2")
         environment.setenv("FLEAD_TUNING_FRACTION", "0.25")
         environment.setenv("FLEAD_TUNING_MIN_DEVICES", "5")

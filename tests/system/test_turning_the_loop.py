@@ -11,7 +11,7 @@ from tests.system.conftest import Resumed, wait_until
 
 pytestmark = [pytest.mark.servers, pytest.mark.lengthy, pytest.mark.timeout(600)]
 
-DECISION_SECONDS = 240
+DECISION_SECONDS = 300
 
 
 @dataclass(frozen=True)

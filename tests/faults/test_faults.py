@@ -1,4 +1,4 @@
-"""Whatever is killed under load, nothing is lost, nothing is there twice, and readers go on."""
+"""Whatever is broken under load, nothing is lost, nothing is there twice, and all goes on."""
 
 from collections.abc import Callable
 
@@ -10,16 +10,23 @@ from tests.accounting import (
     assert_dead_letters_are_the_rejected,
     assert_windows_account_for_rows,
 )
-from tests.faults.conftest import Aftermath
+from tests.faults.conftest import Aftermath, Recovery, chosen
+from tests.faults.invariants import assert_all_hold
+from tests.faults.stack import Stack
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(1200)]
 
 LONGEST_WAIT_SECONDS = 60.0
 
 
+@pytest.mark.parametrize("broken", chosen(), indirect=True, ids=str)
+def test_everything_is_well_again_after(broken: Recovery, stack: Stack) -> None:
+    assert_all_hold(stack)
+    # Transactions that were left open would keep readers waiting.
+    assert broken.longest_wait_seconds < LONGEST_WAIT_SECONDS, broken
+
+
 def test_each_row_is_in_one_window(aftermath: Aftermath) -> None:
-    # A single kill, as in `make test`, has time for fewer.
-    assert len(aftermath.telemetry.rows) > (100_000 if len(aftermath.kills) > 1 else 50_000)
     assert_windows_account_for_rows(aftermath.updates, aftermath.telemetry.rows)
 
 
@@ -31,12 +38,9 @@ def test_each_bad_message_is_one_dead_letter(aftermath: Aftermath) -> None:
     assert_dead_letters_are_the_rejected(aftermath.letters, aftermath.telemetry.rejected)
 
 
-def test_readers_of_committed_updates_never_wait_for_a_minute(
+def test_rows_were_sent_all_the_time(
     aftermath: Aftermath, record_property: Callable[[str, object], None]
 ) -> None:
-    for kill in aftermath.kills:
-        record_property(f"longest wait after the end of {kill.name}", kill.longest_wait_seconds)
     record_property("messages of aborted transactions", aftermath.aborted)
 
-    waits = [kill.after_recovery_seconds for kill in aftermath.kills]
-    assert max(waits) < LONGEST_WAIT_SECONDS, aftermath.kills
+    assert len(aftermath.telemetry.rows) > 20_000 * len(aftermath.recoveries)

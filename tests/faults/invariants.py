@@ -1,0 +1,105 @@
+"""What holds at any moment, whatever was killed before."""
+
+import os
+
+import psutil
+
+from flead.contracts.messages import LocalUpdate
+from flead.contracts.simulation import FEATURES
+from flead.contracts.topics import Topic
+from flead.messaging.reading import read_committed
+from flead.rounds.opening import CONSUMER
+from flead.stack import processes
+from flead.stack.flink_rest import FlinkClient
+from flead.stack.services import all_services
+from flead.stack.spark import STREAM
+from flead.stack.supervision import NAME as SUPERVISOR
+from flead.storage import deployments
+from flead.storage.connection import connect
+from flead.storage.offsets import next_offsets
+from tests.accounting import Judged, assert_windows_account_for_rows, messages_of
+from tests.faults.stack import Stack
+
+
+def assert_all_hold(stack: Stack) -> None:
+    """Check rows, updates, versions, jobs and processes of the running stack."""
+    assert_rows_are_in_windows(stack)
+    assert_updates_are_in_rounds(stack)
+    assert_versions_have_no_gap_and_no_fork(stack)
+    assert_one_job_runs(stack)
+    assert_nobody_is_orphaned(stack)
+
+
+def assert_rows_are_in_windows(stack: Stack) -> None:
+    """Each row until a device's last window is in one window; windows are consecutive."""
+    updates = list(messages_of(stack.kafka, Topic.LOCAL_UPDATES, LocalUpdate))
+    telemetry = Judged.of(stack.kafka, FEATURES)
+    assert_windows_account_for_rows(updates, telemetry.rows, to_the_end=False)
+
+
+def assert_updates_are_in_rounds(stack: Stack) -> None:
+    """Each update that rounds have read is in one of them, and judged once that is completed."""
+    with connect(stack.addresses.database_url) as connection, connection.cursor() as cursor:
+        ends = next_offsets(cursor, CONSUMER, Topic.LOCAL_UPDATES)
+        # Whoever has read an update has stored it in the same transaction.
+        cursor.execute(
+            """
+            SELECT kafka_partition, kafka_offset, state, status, reject_reason
+            FROM local_models LEFT JOIN aggregation_rounds ON round = aggregation_round
+            """
+        )
+        stored = cursor.fetchall()
+        cursor.execute("SELECT sum(dead_letters) FROM aggregation_rounds")
+        [(dead_letters,)] = cursor.fetchall()
+    sent = {
+        (record.partition, record.offset)
+        for record in read_committed(stack.kafka, Topic.LOCAL_UPDATES, {}, 10_000_000).records
+        if record.offset < ends.get(record.partition, 0)
+    }
+
+    assert len(stored) == len({row[:2] for row in stored}), "an update is stored twice"
+    assert {row[:2] for row in stored} == sent
+    assert dead_letters == 0
+    for partition, offset, state, status, reason in stored:
+        where = (partition, offset, state, status, reason)
+        assert state is not None, where
+        assert (status == "pending") == (state == "open"), where
+        assert (reason is not None) == (status == "rejected"), where
+
+
+def assert_versions_have_no_gap_and_no_fork(stack: Stack) -> None:
+    """Versions are 1, 2, 3, …; of two with one parent, one at most became the head."""
+    models = stack.query(
+        "SELECT version, parent_version, aggregation_round, promoted_at FROM federated_models"
+        " ORDER BY version"
+    )
+    rounds = [number for _, _, number, _ in models if number is not None]
+    parents = [parent for _, parent, _, promoted_at in models if promoted_at]
+
+    assert [version for version, *_ in models] == list(range(1, len(models) + 1))
+    assert len(rounds) == len(set(rounds)), "a round has made two versions"
+    assert len(parents) == len(set(parents)), "two heads have one parent"
+
+
+def assert_one_job_runs(stack: Stack) -> None:
+    """Flink runs the job of the active deployment, and nothing else."""
+    with connect(stack.addresses.database_url) as connection, connection.cursor() as cursor:
+        active = deployments.active(cursor)
+
+    assert active is not None
+    assert FlinkClient(stack.addresses.flink_url).running_jobs() == [active.job_id]
+
+
+def assert_nobody_is_orphaned(stack: Stack) -> None:
+    """Every server descends from the supervisor; the stream, which outlives Airflow, is one."""
+    [supervisor] = stack.members(SUPERVISOR)
+    sessions = {os.getsid(process.pid) for process in stack.members(STREAM)}
+    assert len(sessions) == int(stack.has_stream), sessions
+    for name in all_services(stack.home):
+        for process in processes.belonging_to(stack.home, name):
+            try:
+                ancestors = [parent.pid for parent in process.parents()]
+                command = process.cmdline()
+            except psutil.NoSuchProcess:
+                continue
+            assert supervisor.pid in ancestors, (name, process.pid, command)

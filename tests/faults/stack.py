@@ -1,0 +1,219 @@
+"""The stack under load: what it says of itself, and the ways to do it harm."""
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import psutil
+import psycopg2
+
+from flead.stack import processes
+from flead.stack.addresses import Addresses
+from flead.stack.flink_rest import FlinkClient
+from flead.stack.home import Home
+from flead.stack.services import all_services
+from flead.stack.spark import STREAM
+from flead.stack.supervision import NAME as SUPERVISOR
+from flead.storage import deployments
+from flead.storage.connection import connect
+from flead.storage.locks import Lock, hold
+from tests.conftest import NO_EVALUATIONS
+from tests.faults.load import Fleet, Follower
+
+WAIT_SECONDS = 300.0
+TASK_SECONDS = 1.0
+"""How long a task is given to come to what holds it."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A home whose servers run, with a fleet and a reader of its updates.
+
+    Parameters
+    ----------
+    has_stream
+        Whether the stream analysis runs, too.
+    """
+
+    home: Home
+    addresses: Addresses
+    fleet: Fleet
+    follower: Follower
+    has_stream: bool
+
+    @property
+    def kafka(self) -> dict[str, str]:
+        """Properties of a client of its broker."""
+        return {"bootstrap.servers": self.addresses.kafka_bootstrap}
+
+    def query(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Return what a statement finds in FLEAD's database."""
+        return _query(self.addresses.database_url, statement, values)
+
+    def query_airflow(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Return what a statement finds in Airflow's database."""
+        return _query(self.addresses.airflow_database_url, statement, values)
+
+    def up(self) -> None:
+        """Bring it up as a user does."""
+        ended = subprocess.run(
+            [self.home.python("tools"), "-m", "flead.cli", "up"],
+            env=NO_EVALUATIONS | os.environ | self.home.variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stderr
+
+    # What it is made of
+
+    def members(self, *services: str) -> list[psutil.Process]:
+        """Return the living processes of services, and nothing when they have none."""
+        return [each for name in services for each in processes.belonging_to(self.home, name)]
+
+    def java(self, service: str) -> psutil.Process:
+        """Return the JVM of a service, without its Python workers."""
+        [found] = [each for each in self.members(service) if each.name() == "java"]
+        return found
+
+    def everything(self) -> list[psutil.Process]:
+        """Return all processes, the supervisor first: it would start the others again."""
+        return self.members(SUPERVISOR, *all_services(self.home), STREAM)
+
+    # What is well
+
+    def training_runs(self) -> bool:
+        """Tell whether Flink runs the job of the active deployment."""
+        with connect(self.addresses.database_url) as connection, connection.cursor() as cursor:
+            active = deployments.active(cursor)
+        if active is None:
+            return False
+        return FlinkClient(self.addresses.flink_url).job_state(active.job_id) == "RUNNING"
+
+    def airflow_is_well(self) -> bool:
+        """Tell whether all of Airflow's parts report healthy."""
+        found = httpx.get(f"{self.addresses.airflow_url}/api/v2/monitor/health").json()
+        return all(part["status"] == "healthy" for part in found.values())
+
+    def round_began_since(self, moment_ms: float) -> bool:
+        """Tell whether a round that was opened after a moment has been completed."""
+        statement = (
+            "SELECT 1 FROM aggregation_rounds"
+            " WHERE opened_at > to_timestamp(%s) AND completed_at IS NOT NULL LIMIT 1"
+        )
+        return bool(self.query(statement, moment_ms / 1000))
+
+    def batch_began_since(self, moment_ms: float) -> bool:
+        """Tell whether the stream analysis has committed a batch that began after a moment."""
+        statement = (
+            "SELECT 1 FROM stream_analysis_batches"
+            " WHERE opened_at > to_timestamp(%s) AND committed_at IS NOT NULL LIMIT 1"
+        )
+        return bool(self.query(statement, moment_ms / 1000))
+
+    # Harm
+
+    def kill_task(self, dag_id: str, task_id: str) -> None:
+        """Kill the process of a task that is held up in the middle of its work."""
+
+        def pid() -> int | None:
+            rows = self.query_airflow(
+                "SELECT pid FROM task_instance WHERE dag_id = %s AND task_id = %s"
+                " AND state = 'running' AND pid IS NOT NULL ORDER BY start_date DESC LIMIT 1",
+                dag_id, task_id,
+            )  # fmt: skip
+            return rows[0][0] if rows and psutil.pid_exists(rows[0][0]) else None
+
+        wait_until(lambda: pid() is not None, f"{dag_id} runs {task_id}", poll_seconds=0.1)
+        time.sleep(TASK_SECONDS)
+        victim = pid()
+        assert victim is not None, f"{task_id} was not held up"
+        psutil.Process(victim).kill()
+        wait_until(lambda: not psutil.pid_exists(victim), f"{task_id} is dead")
+
+    @contextlib.contextmanager
+    def frozen(self, service: str) -> Iterator[None]:
+        """Stop the processes of a service for the block: they live, and do nothing."""
+        with frozen(self.members(service)):
+            yield
+
+    @contextlib.contextmanager
+    def locked(self, lock: Lock) -> Iterator[None]:
+        """Hold one of FLEAD's own locks for the block."""
+        with hold(self.addresses.database_url, lock):
+            yield
+
+    @contextlib.contextmanager
+    def read_only(self, table: str) -> Iterator[None]:
+        """Let nobody write to a table for the block."""
+        connection = psycopg2.connect(self.addresses.database_url)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE")
+            yield
+        finally:
+            connection.close()
+
+    def keep_down(self, service: str, seconds: float) -> None:
+        """Kill a server, whose supervisor cannot start it again for a while."""
+        with frozen(self.members(SUPERVISOR)):
+            kill(self.members(service))
+            time.sleep(seconds)
+
+
+@contextlib.contextmanager
+def frozen(members: list[psutil.Process]) -> Iterator[None]:
+    """Stop processes for the block: they live, and do nothing."""
+    assert members
+    for process in members:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in members:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
+def kill(members: list[psutil.Process]) -> None:
+    """Kill processes at once."""
+    assert members
+    for process in members:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def wait_until(
+    holds: Callable[[], object],
+    what: str,
+    seconds: float = WAIT_SECONDS,
+    poll_seconds: float = 0.5,
+) -> None:
+    """Wait until something holds; a server that does not answer meanwhile is no answer."""
+    deadline = time.monotonic() + seconds
+    while not answered(holds):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(poll_seconds)
+
+
+def answered(holds: Callable[[], object]) -> bool:
+    """Tell whether something holds, as far as servers that may be down can be asked."""
+    try:
+        return bool(holds())
+    except (psycopg2.OperationalError, httpx.HTTPError):
+        return False
+
+
+def _query(url: str, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+    connection = psycopg2.connect(url)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, values)
+            return cursor.fetchall()
+    finally:
+        connection.close()
