@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
+from flead.storage.queries import Row
+
 Draw = Literal["line", "points", "area", "steps"]
-Format = Literal["percent", "decimals", "count", "rate", "seconds"]
+Format = Literal["percent", "decimals", "count", "rate", "seconds", "number"]
 Point = tuple[float, float | None]
 
 
@@ -60,14 +62,28 @@ def chart(
     x: Literal["time", "version"],
     y: Sequence[dict[str, Any]],
     drawn: Sequence[dict[str, Any]],
+    ends: tuple[datetime, datetime] | None = None,
 ) -> dict[str, Any]:
-    """Return a chart; its title describes it to who cannot see it."""
+    """Return a chart; its title describes it to who cannot see it.
+
+    Parameters
+    ----------
+    ends
+        Of the time axis, so that charts of the same time line up.
+    """
     return {
         "title": title,
         "x": x,
         "y": list(y),
         "series": [each for each in drawn if each["points"]],
+        "ends": None if ends is None else [milliseconds(end) for end in ends],
     }
+
+
+def over_time(found: Iterable[Row], time: str, figure: str) -> list[tuple[float, float | None]]:
+    """Return the points of a figure, none where it is known nowhere."""
+    points = [(milliseconds(each[time]), each[figure]) for each in found]
+    return points if any(value is not None for _, value in points) else []
 
 
 def _finite(value: float | None) -> float | None:

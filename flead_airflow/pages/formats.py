@@ -43,6 +43,11 @@ def signed(value: float | None, digits: int = 4) -> str:
     return NOTHING if value is None else f"{value:+.{digits}f}"
 
 
+def significant(value: float | None) -> str:
+    """Return a number of any size to four digits."""
+    return NOTHING if value is None else f"{value:,.4g}"
+
+
 def plain(value: object) -> str:
     """Return a setting as it is written: 0.05, 30, 1e-06."""
     if value is None:
@@ -101,6 +106,6 @@ def words(value: str) -> str:
 FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     function.__name__: function
     for function in (
-        count, rate, percent, decimals, signed, plain, moment, iso, duration, ago, words,
+        count, rate, percent, decimals, signed, significant, plain, moment, iso, duration, ago, words,
     )
 }  # fmt: skip

@@ -11,14 +11,13 @@ from flead.storage.connection import Cursor
 from flead.storage.queries import Row, row, rows
 from flead_airflow.pages import charts
 from flead_airflow.pages.attention import attention
+from flead_airflow.pages.devices import SILENCE
 from flead_airflow.pages.rendering import PagesDep
 
 VERSIONS: Final = 200
 ROUNDS: Final = 8
 REACH: Final = timedelta(hours=6)
 SLOT: Final = timedelta(minutes=2)
-SILENCE: Final = timedelta(minutes=15)
-"""A device is silent whose newest update is so far behind the fleet's newest."""
 
 STATUSES: Final = (
     ("promoted", "good", "circle"),
@@ -87,10 +86,16 @@ def flow(readings: Sequence[Row]) -> dict[str, Any]:
         [charts.axis("rows/s", "rate", low=0), charts.axis("updates/s", "rate", low=0)],
         [
             charts.series(
-                "rows/s", over_time(readings, "rows_per_second"), colour="accent", draw="area"
+                "rows/s",
+                charts.over_time(readings, "created_at", "rows_per_second"),
+                colour="accent",
+                draw="area",
             ),
             charts.series(
-                "updates/s", over_time(readings, "updates_per_second"), colour="second", axis=1
+                "updates/s",
+                charts.over_time(readings, "created_at", "updates_per_second"),
+                colour="second",
+                axis=1,
             ),
         ],
     )
@@ -104,16 +109,15 @@ def lag(readings: Sequence[Row]) -> dict[str, Any]:
         [charts.axis("", "seconds", low=0)],
         [
             charts.series(
-                "training job", over_time(readings, "lag_seconds"), colour="accent", draw="area"
+                "training job",
+                charts.over_time(readings, "created_at", "lag_seconds"),
+                colour="accent",
+                draw="area",
             ),
             charts.series(
-                "stream analysis", over_time(readings, "stream_lag_seconds"), colour="second"
+                "stream analysis",
+                charts.over_time(readings, "created_at", "stream_lag_seconds"),
+                colour="second",
             ),
         ],
     )
-
-
-def over_time(readings: Sequence[Row], figure: str) -> list[tuple[float, float | None]]:
-    """Return the points of a figure, none where it was never read."""
-    points = [(charts.milliseconds(each["created_at"]), each[figure]) for each in readings]
-    return points if any(value is not None for _, value in points) else []

@@ -1,5 +1,3 @@
-DROP INDEX IF EXISTS data_quality_results_by_time;
-
 DROP INDEX IF EXISTS outbox_broadcast;
 
 DROP INDEX IF EXISTS model_evaluations_by_device;

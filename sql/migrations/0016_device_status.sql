@@ -31,7 +31,3 @@ ON model_evaluations (device_id, window_end DESC);
 -- The newest message of a broadcast topic, among the feedback for each device
 CREATE INDEX IF NOT EXISTS outbox_broadcast
 ON outbox (topic, key, id DESC) WHERE topic IN ('global-model-updates', 'training-control');
-
--- What was found last, run by run
-CREATE INDEX IF NOT EXISTS data_quality_results_by_time
-ON data_quality_results (created_at DESC, run_id);

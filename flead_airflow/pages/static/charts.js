@@ -28,7 +28,7 @@
     return spec.x === "time" ? `${moment(x)} UTC` : `version ${x}`;
   }
 
-  function seriesOption(spec, series) {
+  function seriesOption(series) {
     const isPoints = series.draw === "points";
     const paint = colour(series.colour);
     return {
@@ -79,8 +79,8 @@
       },
       xAxis: {
         type: spec.x === "time" ? "time" : "value",
-        min: spec.x === "time" ? undefined : "dataMin",
-        max: spec.x === "time" ? undefined : "dataMax",
+        min: spec.x === "time" ? spec.ends?.[0] : "dataMin",
+        max: spec.x === "time" ? spec.ends?.[1] : "dataMax",
         minInterval: spec.x === "time" ? undefined : 1,
         useUTC: true,
         axisLine: { lineStyle: { color: grid } },
@@ -102,7 +102,20 @@
         alignTicks: place > 0,
       })),
       useUTC: true,
-      series: spec.series.map((series) => seriesOption(spec, series)),
+      series: spec.series.map((series, place) => ({
+        ...seriesOption(series),
+        markLine: place === 0 && spec.marks ? marked(spec.marks) : undefined,
+      })),
+    };
+  }
+
+  function marked(levels) {
+    return {
+      silent: true,
+      symbol: "none",
+      label: { color: colour("muted"), formatter: "{c}" },
+      lineStyle: { color: colour("muted"), type: "dashed", width: 1 },
+      data: levels.map((level) => ({ yAxis: level })),
     };
   }
 
