@@ -27,6 +27,9 @@ BLOCK_MINUTES: Final = 5
 """Minutes of the longer windows of the stream analysis."""
 
 DAY_MINUTES: Final = 24 * 60
+KEPT_UPDATES_MINUTES: Final = 7 * DAY_MINUTES
+"""As long as the retention keeps them."""
+
 SHARPNESS: Final = 2.2
 """How sure models are: logit of a row's probability, by its distance from the boundary."""
 
@@ -146,6 +149,12 @@ class Fleet:
     def blocks(self) -> list[int]:
         """First minutes of the blocks that are stored of the time before, oldest first."""
         return list(range(0, self.recent.start, self.size.block_hours * 60))
+
+    @property
+    def update_minutes(self) -> list[int]:
+        """Minutes of which the updates are stored, oldest first."""
+        kept = self.minutes - KEPT_UPDATES_MINUTES
+        return [*(first for first in self.blocks if first >= kept), *self.recent]
 
     def at_ms(self, minute: int) -> int:
         """Return when a minute begins."""

@@ -32,7 +32,7 @@ from flead.storage.copying import NULL
 
 WAITING_EVERY: Final = 40
 REJECTED_EVERY: Final = 17
-ROLLED_BACK_AT: Final = DAY_MINUTES // 2
+ROLLED_BACK_AT: Final = DAY_MINUTES // 2 + 7
 """Minute of each day at which the head is taken back."""
 
 ROUND_SECONDS: Final = 3
@@ -187,7 +187,10 @@ def write_rounds(cursor: Cursor, fleet: Fleet, history: History) -> None:
     numbers = np.arange(1, fleet.minutes + 1)
     shares = (*(REJECTED_SHARE / BY_CHANCE,) * BY_CHANCE, 0.0, 1.0 - REJECTED_SHARE)
     rejected = random.multinomial(len(fleet), shares, size=len(numbers))[:, :-1]
-    for minute in {*fleet.recent, *(each for trying in fleet.tuning.trying for each in trying)}:
+    for minute in {
+        *fleet.update_minutes,
+        *(each for trying in fleet.tuning.trying for each in trying),
+    }:
         reasons = fleet.rejections(minute)
         rejected[minute] = np.bincount(reasons[reasons >= 0], minlength=len(REJECTED))
     opened = fleet.start_ms + numbers * 60_000 + 1_000

@@ -8,7 +8,6 @@ import numpy as np
 from benchmarks.filled.columns import Times, copy_columns
 from benchmarks.filled.fleet import (
     BLOCK_MINUTES,
-    DAY_MINUTES,
     REJECTED,
     ROWS_PER_MINUTE,
     Fleet,
@@ -28,7 +27,6 @@ from flead.fleet.simulator import DECIMALS
 from flead.storage.connection import Cursor
 from flead.storage.copying import NULL
 
-KEPT_UPDATES_MINUTES: Final = 7 * DAY_MINUTES
 SLOT_MS: Final = 15_000
 SHORT_MS: Final = 30_000
 MODELS: Final = 64
@@ -62,7 +60,7 @@ class _Writer:
         shared = (np.arange(len(fleet)) % MODELS).tolist()
         self._weights = [models[each] for each in shared]
         self._moments = [moments[each] for each in shared]
-        self._all = np.arange(len(fleet))
+        self._update_minutes = frozenset(fleet.update_minutes)
 
     def write_block(self, first: int, *, is_complete: bool) -> None:
         long_window = _Window(self._fleet)
@@ -75,7 +73,7 @@ class _Writer:
             is_first = minute == first
             if is_complete:
                 self._short_windows(minute, rows, correctness, likely, version)
-            if is_complete or (is_first and minute >= self._fleet.minutes - KEPT_UPDATES_MINUTES):
+            if minute in self._update_minutes:
                 self._updates(minute, rows, correctness, version)
             self._readings(minute, rows, likely, version, slots=4 if is_complete else is_first)
         version = int(self._history.head_at[first + BLOCK_MINUTES - 1])
