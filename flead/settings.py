@@ -122,6 +122,8 @@ class Settings(msgspec.Struct, frozen=True):
     """Judge the updates of a round by the suite `local_models` before they are averaged."""
     data_docs_dir: str = "/var/lib/flead/data-docs"
     """Where the pages of quality checks are written, and served to who is logged in to Airflow."""
+    web_libraries_dir: str = "/var/lib/flead/web/node_modules"
+    """What `npm ci` has installed for the fleet pages, by the lock in `flead_airflow/pages`."""
     tuning_versions: Annotated[int, Meta(ge=1)] = 10
     """Promoted versions between two decisions about hyperparameters, and on each side of one."""
     tuning_min_improvement: Annotated[float, Meta(ge=0)] = 0.01
@@ -189,7 +191,7 @@ class Settings(msgspec.Struct, frozen=True):
     retention_feedback_days: Annotated[int, Meta(ge=1)] = 30
     """Days that predictions of evaluations (`model_feedback`) are kept."""
     retention_stream_days: Annotated[int, Meta(ge=1)] = 30
-    """Days that windows, anomalies and samples of the stream analysis are kept."""
+    """Days that results of the stream analysis are kept, and the status of silent devices."""
     retention_batch_days: Annotated[int, Meta(ge=1)] = 365
     """Days that results of the daily analysis are kept."""
     retention_quality_days: Annotated[int, Meta(ge=1)] = 90
