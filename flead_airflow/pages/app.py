@@ -7,7 +7,7 @@ from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
 from airflow.api_fastapi.core_api.security import requires_access_view
 from fastapi import Depends, FastAPI, Request, Response
 
-from flead_airflow.pages import device, devices, files, overview
+from flead_airflow.pages import device, devices, files, models, overview, pipeline, quality, tuning
 
 HEADERS: Final = {
     # Nothing from elsewhere, nothing inline: what a device has sent cannot run.
@@ -19,7 +19,9 @@ HEADERS: Final = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-ROUTERS: Final = (files.router, overview.router, devices.router, device.router)
+ROUTERS: Final = tuple(
+    page.router for page in (files, overview, devices, device, pipeline, models, quality, tuning)
+)
 
 
 def make_app() -> FastAPI:

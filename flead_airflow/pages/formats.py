@@ -106,6 +106,7 @@ def words(value: str) -> str:
 FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     function.__name__: function
     for function in (
-        count, rate, percent, decimals, signed, significant, plain, moment, iso, duration, ago, words,
+        count, rate, percent, decimals, signed, significant, plain, moment, iso, duration, ago,
+        words,
     )
 }  # fmt: skip

@@ -17,7 +17,7 @@ from psycopg2 import errors
 
 from flead.storage.connection import Cursor, connect_read_only
 from flead_airflow import connections
-from flead_airflow.pages import formats
+from flead_airflow.pages import URL_PREFIX, formats
 
 STATEMENT_SECONDS: Final = 10.0
 ROLLBACK_DAG: Final = "rollback_model"
@@ -47,6 +47,16 @@ class Pages:
         self._request = request
         self._user = user
 
+    @property
+    def root(self) -> str:
+        """Path of the app, before that of each page."""
+        return str(self._request.scope["root_path"])
+
+    @property
+    def airflow(self) -> str:
+        """Path of Airflow's own pages: what comes before the app's prefix."""
+        return self.root.removesuffix(URL_PREFIX)
+
     def show(self, section: str, gather: Callable[[Cursor], dict[str, Any]]) -> HTMLResponse:
         """Fill the template of a section with what is gathered in one transaction.
 
@@ -67,13 +77,11 @@ class Pages:
     def _render(
         self, template: str, section: str, context: dict[str, Any], status: int = 200
     ) -> HTMLResponse:
-        root = self._request.scope["root_path"]
         page = TEMPLATES.get_template(template).render(
             context
             | {
-                "root": root,
-                # Airflow's own pages, beside the prefix of the app
-                "airflow": root.removesuffix("/flead"),
+                "root": self.root,
+                "airflow": self.airflow,
                 "section": section,
                 "navigation": NAVIGATION,
                 "now": datetime.now(UTC),

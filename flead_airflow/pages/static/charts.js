@@ -57,7 +57,7 @@
       animation: false,
       textStyle: { fontFamily: getComputedStyle(document.body).fontFamily, color: text },
       aria: { enabled: true, label: { description: describe(spec) } },
-      grid: { left: 8, right: 16, top: 40, bottom: 8, outerBoundsMode: "same", outerBoundsContain: "axisLabel" },
+      grid: { left: 8, right: 16, top: named.length > 1 || spec.y[0].name ? 44 : 16, bottom: 8, outerBoundsMode: "same", outerBoundsContain: "axisLabel" },
       legend: {
         show: named.length > 1,
         data: named.map((series) => series.name),
@@ -113,7 +113,7 @@
     return {
       silent: true,
       symbol: "none",
-      label: { color: colour("muted"), formatter: "{c}" },
+      label: { color: colour("muted"), formatter: "{c}", position: "insideEndTop" },
       lineStyle: { color: colour("muted"), type: "dashed", width: 1 },
       data: levels.map((level) => ({ yAxis: level })),
     };

@@ -44,12 +44,35 @@
       return;
     }
     event.preventDefault();
-    if (status === 401) note().textContent = "You are logged out: reload Airflow";
+    const answer = document.querySelector("dialog[open] [role=status]");
+    if (answer) {
+      const failure = document.createElement("p");
+      failure.className = "answer bad";
+      failure.textContent = status === 403 ? "You are not allowed to do this" : `It failed (${status})`;
+      answer.replaceChildren(failure);
+    } else if (status === 401) note().textContent = "You are logged out: reload Airflow";
     else if (status === 403) note().textContent = "You are not allowed to see this";
     else note().textContent = `No answer (${status})`;
   });
   document.addEventListener("htmx:error", () => {
     note().textContent = "The server does not answer; trying again";
+  });
+
+  // An action asks first; the answer stays in its dialog.
+  document.addEventListener("click", (event) => {
+    const opener = event.target.closest("[data-rollback]");
+    const dialog = document.getElementById("rollback");
+    if (opener && dialog) {
+      dialog.querySelector("form").reset();
+      dialog.querySelector("[name=version]").value = opener.dataset.rollback;
+      dialog.querySelector("[data-version]").textContent = opener.dataset.rollback;
+      document.getElementById("rollback-answer").replaceChildren();
+      dialog.showModal();
+      dialog.querySelector("[name=reason]").focus();
+    } else if (event.target.closest("[data-close]")) {
+      event.target.closest("dialog").close();
+      if (isOn) renew();
+    }
   });
 
   // The frame may not navigate the page around it; that page may follow a link of its own.
