@@ -115,7 +115,7 @@ def record_status(cursor: Cursor, aggregation_round: int) -> None:
         )
         SELECT DISTINCT ON (device_id)
             device_id, kafka_offset, kafka_timestamp, training_status, model_version, base_version,
-            learning_rate, trial, rows, rows_labelled,
+            learning_rate, trial, local_models.rows, rows_labelled,
             (own.tp + own.tn) / nullif(own.rows, 0), own.log_loss_sum / nullif(own.rows, 0),
             (global.tp + global.tn) / nullif(global.rows, 0),
             global.log_loss_sum / nullif(global.rows, 0)
