@@ -71,17 +71,20 @@ def test_versions_have_no_gap_and_descend_from_what_was_the_head(ask, filled):
 
 
 def test_a_version_is_measured_by_the_updates_that_scored_it(ask):
-    # Of the heads of the last minutes, all updates are stored.
+    # Of the versions of the last minutes, all updates are stored.
     measured = ask(
         """
         SELECT
             model.metrics_rows,
             model.metrics_tp + model.metrics_tn,
-            sum((update.global_metrics ->> 'rows')::BIGINT),
-            sum((update.global_metrics ->> 'tp')::BIGINT + (update.global_metrics ->> 'tn')::BIGINT)
-        FROM federated_models AS model
-        INNER JOIN local_models AS update
-            ON (update.global_metrics ->> 'version')::BIGINT = model.version
+            sum((scored.metrics ->> 'rows')::BIGINT),
+            sum((scored.metrics ->> 'tp')::BIGINT + (scored.metrics ->> 'tn')::BIGINT)
+        FROM local_models AS update
+        CROSS JOIN LATERAL (
+            VALUES (update.global_metrics), (update.candidate_metrics)
+        ) AS scored (metrics)
+        INNER JOIN federated_models AS model
+            ON (scored.metrics ->> 'version')::BIGINT = model.version
         WHERE update.status = 'accepted' AND model.version > (
             SELECT max(version) - 15 FROM federated_models
         )
