@@ -1,0 +1,11 @@
+-- Failures with a restart in the health gate's window.
+SELECT
+    coalesce(
+        (
+            SELECT restarts
+            FROM training_health
+            ORDER BY created_at DESC
+            LIMIT 1
+        ),
+        0
+    )::DOUBLE PRECISION AS value;

@@ -1,0 +1,11 @@
+-- How many rules the newest reading breaks.
+SELECT
+    coalesce(
+        (
+            SELECT jsonb_array_length(reasons)
+            FROM training_health
+            ORDER BY created_at DESC
+            LIMIT 1
+        ),
+        0
+    )::DOUBLE PRECISION AS value;
