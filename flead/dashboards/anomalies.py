@@ -31,8 +31,9 @@ def anomalies() -> Dashboard:
             figures(
                 "anomalies/summary",
                 "In the range of time",
-                f"By the windows of the stream analysis. A row is anomalous when a feature lies more"
-                f" than {Z_THRESHOLD:g} standard deviations from its mean over the 100 rows before.",
+                "By the windows of the stream analysis. A row is anomalous when a feature lies"
+                f" more than {Z_THRESHOLD:g} standard deviations from its mean over the 100 rows"
+                " before.",
                 [
                     Column("rows", "Rows", COUNT),
                     Column("anomalies", "Anomalies", COUNT),

@@ -261,7 +261,7 @@ def timeline(
     no_value: str = "No data",
 ) -> statetimeline.Panel:
     """Return the states of one thing over time."""
-    panel = _described(statetimeline.Panel(), name, title, description, [column], is_series=True)
+    panel = _described(statetimeline.Panel(), name, title, description, [column])
     panel = panel.span(span).height(height).no_value(no_value).fill_opacity(70)
     return panel.merge_values(True).show_value(shared.VisibilityMode.AUTO).legend(_legend())
 

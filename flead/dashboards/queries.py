@@ -7,7 +7,7 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models.dashboard import AnnotationTarget, DataSourceRef
 
-from flead.health.rules import INTERVALS
+from flead.health.rules import INTERVALS, READING_SECONDS, READINGS_IN_A_ROW
 
 DIRECTORY: Final = Path(__file__).parents[2] / "sql" / "dashboards"
 SOURCE: Final = DataSourceRef(type_val="grafana-postgresql-datasource", uid="flead")
@@ -23,6 +23,8 @@ PARAMETERS: Final = {
     "window_seconds": "${window:sqlstring}",
     "typed": "'$__searchFilter'",
     "intervals": str(INTERVALS),
+    # an older reading says nothing of now: none is written while nothing should run
+    "fresh_seconds": f"{READINGS_IN_A_ROW * READING_SECONDS:g}",
 }
 """What Grafana replaces before it sends a query, by the parameter's name in the files.
 

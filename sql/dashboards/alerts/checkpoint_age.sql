@@ -11,6 +11,7 @@ SELECT
                     ELSE 0
                 END
             FROM training_health
+            WHERE created_at >= now() - make_interval(secs => %(fresh_seconds)s)
             ORDER BY created_at DESC
             LIMIT 1
         ),

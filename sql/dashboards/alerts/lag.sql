@@ -4,6 +4,7 @@ SELECT
         (
             SELECT lag_seconds - %(intervals)s * coalesce(checkpoint_interval_seconds, 0)
             FROM training_health
+            WHERE created_at >= now() - make_interval(secs => %(fresh_seconds)s)
             ORDER BY created_at DESC
             LIMIT 1
         ),

@@ -4,6 +4,7 @@ SELECT
         (
             SELECT restarts
             FROM training_health
+            WHERE created_at >= now() - make_interval(secs => %(fresh_seconds)s)
             ORDER BY created_at DESC
             LIMIT 1
         ),
