@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help prepare demo test test-unit test-integration test-airflow test-spark test-system test-faults bench lint format schemas locks
+.PHONY: help prepare demo test test-unit test-integration test-airflow test-spark test-system test-faults bench lint format schemas dashboards locks
 
 ENVS  := $(or $(FLEAD_ENVS),$(if $(FLEAD_HOME),$(FLEAD_HOME)/envs,.flead/envs))
 TOOLS := $(ENVS)/tools/bin
@@ -57,6 +57,9 @@ format: prepare ## rewrite the code in the house's format
 
 schemas: prepare ## write docs/schemas from the contracts
 	$(TOOLS)/python -m flead.contracts.jsonschema docs/schemas
+
+dashboards: prepare ## write Grafana's dashboards and alert rules from the code
+	$(TOOLS)/python -m flead.dashboards grafana
 
 locks: prepare ## resolve requirements/*.in into hashed locks
 	@for in in requirements/*.in; do \

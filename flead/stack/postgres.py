@@ -19,6 +19,7 @@ from flead.stack.files import write_file
 from flead.stack.home import Home
 from flead.stack.ports import HOST, Ports
 from flead.stack.service import Service, StackError
+from flead.storage.roles import create_grafana
 
 UNPRIVILEGED_USER = "nobody"
 """PostgreSQL refuses to run as root; started by root, it runs as this account."""
@@ -93,6 +94,7 @@ def postgres_service(home: Home, ports: Ports, credentials: Credentials) -> Serv
             with connection.cursor() as cursor:
                 _create_database(cursor, "airflow", credentials.postgres_airflow)
                 _create_database(cursor, "flead", credentials.postgres_flead)
+                create_grafana(cursor, credentials.postgres_grafana)
         finally:
             connection.close()
 
