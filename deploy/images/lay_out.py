@@ -1,7 +1,7 @@
 """Put together, while an image is built, what the embedded stack puts together at its start.
 
-`jars` fetches the pinned jars; `flink`, `kafka` and `spark` write what stands between the wheels and
-their programs. Run with FLEAD_HOME as the image has it.
+`jars` fetches the pinned jars; `flink`, `kafka` and `spark` write what stands between the wheels
+and their programs. Run with FLEAD_HOME as the image has it.
 """
 
 import shutil
