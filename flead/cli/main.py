@@ -4,7 +4,18 @@ import sys
 
 import typer
 
-from flead.cli import batch, bench, demo, experiment, models, replay, rounds, simulate, stack
+from flead.cli import (
+    batch,
+    bench,
+    demo,
+    experiment,
+    models,
+    replay,
+    rounds,
+    secrets,
+    simulate,
+    stack,
+)
 from flead.cli.errors import explanation
 
 app = typer.Typer(
@@ -34,6 +45,7 @@ app.add_typer(batch.app)
 app.add_typer(models.app)
 app.add_typer(rounds.app)
 app.add_typer(bench.app)
+app.add_typer(secrets.app)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,17 +88,6 @@ def postgres_service(home: Home, ports: Ports, credentials: Credentials) -> Serv
         connection.close()
         return True
 
-    def create_databases() -> None:
-        connection = psycopg2.connect(url)
-        try:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                _create_database(cursor, "airflow", credentials.postgres_airflow)
-                _create_database(cursor, "flead", credentials.postgres_flead)
-                create_grafana(cursor, credentials.postgres_grafana)
-        finally:
-            connection.close()
-
     return Service(
         name="postgres",
         command=(place.program("postgres"), "-D", str(place.data), *options),
@@ -107,12 +97,43 @@ def postgres_service(home: Home, ports: Ports, credentials: Credentials) -> Serv
         user=place.user,
         environments=("tools",),
         prepare=lambda: _prepare(home, place, credentials.postgres_superuser),
-        on_ready=create_databases,
+        on_ready=lambda: create_databases(
+            url,
+            {"airflow": credentials.postgres_airflow, "flead": credentials.postgres_flead},
+            credentials.postgres_grafana,
+        ),
         # Every process of an earlier life has ended by then; a zombie would pass for a live server.
         stale_files=(place.data / "postmaster.pid",),
         stop_signal="INT",
         stop_seconds=30,
     )
+
+
+def create_databases(
+    superuser_url: str, passwords: Mapping[str, str], reader_password: str
+) -> None:
+    """Create databases, each with an owner of its name, and the role of dashboards.
+
+    Roles that exist get the given passwords.
+
+    Parameters
+    ----------
+    superuser_url : str
+        Of any database of the server.
+    passwords : mapping
+        By name of database and owner.
+    reader_password : str
+        Of the role of dashboards, which `migrate` lets read.
+    """
+    connection = psycopg2.connect(superuser_url)
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            for name, password in passwords.items():
+                _create_database(cursor, name, password)
+            create_grafana(cursor, reader_password)
+    finally:
+        connection.close()
 
 
 def shelter_of(home: Home) -> Path:
