@@ -70,10 +70,15 @@ def add_navigation(app: Sphinx, docname: str, source: list[str]) -> None:
     if docname != app.config.root_doc:
         return
     for caption, pages in NAVIGATION.items():
-        there = [f"/{page}" for page in pages if (ROOT / f"{page}.md").exists()]
+        there = [_entry(page) for page in pages if (ROOT / f"{page}.md").exists()]
         source[0] += "\n".join(
             ("\n```{toctree}", ":hidden:", f":caption: {caption}", "", *there, "```", "")
         )
+
+
+def _entry(page: str) -> str:
+    """Return the line of a page; the README's own title is the project's name."""
+    return f"/{page}" if page != "README" else f"README </{page}>"
 
 
 def show_folders_as_text(_app: Sphinx, document: nodes.document) -> None:

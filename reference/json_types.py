@@ -5,11 +5,12 @@ from typing import Any
 
 from reference.markdown import code, codes
 
+NO_BREAK = "\N{NO-BREAK SPACE}"
 BOUNDS = {
-    "minimum": "≥ {}",
-    "exclusiveMinimum": "> {}",
-    "maximum": "≤ {}",
-    "exclusiveMaximum": "< {}",
+    "minimum": f"≥{NO_BREAK}{{}}",
+    "exclusiveMinimum": f">{NO_BREAK}{{}}",
+    "maximum": f"≤{NO_BREAK}{{}}",
+    "exclusiveMaximum": f"<{NO_BREAK}{{}}",
     "minLength": "from {} character on",
     "maxLength": "up to {} characters",
     "minItems": "at least {}",
