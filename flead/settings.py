@@ -59,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True):
     max_wait_seconds: Annotated[float, Meta(gt=0)] = 600.0
     """How long a round waits for updates before it ends as skipped."""
     max_updates_per_round: Annotated[int, Meta(ge=1)] = 20_000
+    """Updates that one round takes; those beyond wait for the next."""
     max_staleness: Annotated[int, Meta(ge=0)] = 10
     """Versions that the base of an update may lie behind the parent."""
     max_update_norm: Annotated[float, Meta(gt=0)] = 100.0
@@ -78,6 +79,7 @@ class Settings(msgspec.Struct, frozen=True):
     rollback_alpha: Annotated[float, Meta(gt=0, lt=1)] = 0.01
     """Significance at which it is."""
     strategy: str = "fedavg"
+    """How updates are aggregated, by its name in `flead.federation.strategy`."""
     strategy_options: dict[str, Any] = {}
     """JSON, as `{"staleness_discount": 0.5}`: see `flead.federation.strategy`."""
     global_models_dir: str = "models"

@@ -57,7 +57,7 @@ class Placement:
         beside_the_rest = home.data / "postgres"
         if os.geteuid() != 0:
             return cls(wheel, beside_the_rest, None)
-        if _is_enterable(wheel) and _is_enterable(beside_the_rest.parent):
+        if not barred(wheel) and not barred(beside_the_rest.parent):
             return cls(wheel, beside_the_rest, UNPRIVILEGED_USER)
         shelter = shelter_of(home)
         programs = shelter / "programs" / wheel.relative_to(home.site_packages("tools"))
@@ -141,10 +141,17 @@ def shelter_of(home: Home) -> Path:
     return SHELTER / hashlib.sha256(os.fsencode(home.root)).hexdigest()[:16]
 
 
-def _is_enterable(folder: Path) -> bool:
-    """Tell whether any account may pass through a folder and all its parents."""
+def barred(folder: Path) -> list[Path]:
+    """Return those of a folder and its parents that not every account may pass through."""
     existing = [path for path in (folder, *folder.parents) if path.exists()]
-    return all(path.stat().st_mode & stat.S_IXOTH for path in existing)
+    return [path for path in existing if not path.stat().st_mode & stat.S_IXOTH]
+
+
+def data_elsewhere(home: Home, place: Placement) -> Path | None:
+    """Return where the data were left before who may enter the folders changed, if they were."""
+    other = ({home.data / "postgres", shelter_of(home) / "data"} - {place.data}).pop()
+    is_moved = (other / "PG_VERSION").exists() and not (place.data / "PG_VERSION").exists()
+    return other if is_moved else None
 
 
 def _prepare(home: Home, place: Placement, password: str) -> None:
@@ -153,8 +160,8 @@ def _prepare(home: Home, place: Placement, password: str) -> None:
         _copy_programs(home.site_packages("tools"), shelter)
     if (place.data / "PG_VERSION").exists():
         return
-    elsewhere = ({home.data / "postgres", shelter / "data"} - {place.data}).pop()
-    if (elsewhere / "PG_VERSION").exists():
+    elsewhere = data_elsewhere(home, place)
+    if elsewhere is not None:
         raise StackError(
             f"The database is in {elsewhere}, but its server now has to keep it in {place.data}, "
             f"since who may enter the folders has changed. Move it there, or restore the access."
