@@ -51,7 +51,7 @@ from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
 from flead.contracts.deployment import MAX_PARALLELISM, TrainingDeployment
 from flead.contracts.simulation import FEATURES
-from flead.settings import Settings
+from flead.settings import Settings, TrainingCluster
 from flead_airflow import connections
 from flead_airflow.defaults import task_defaults
 from flead_airflow.flink.operators import (
@@ -66,9 +66,18 @@ SETTINGS = Settings.from_environment()
 DEFAULT = TrainingDeployment(features=list(FEATURES), bootstrap_servers="")
 HYPERPARAMETERS = DEFAULT.hyperparameters
 NO_REASON = (
-    "the submission was ended from outside: by a person, or because its task took too long;"
-    " the job was cancelled"
+    "see the first task that failed; a submission that a person ended, or that took too long,"
+    " leaves no other reason, and its job was cancelled"
 )
+ON_KUBERNETES: dict[str, Any] = {}
+if SETTINGS.training_cluster is TrainingCluster.KUBERNETES:
+    from flead_airflow.kubernetes import KUBERNETES, template
+
+    TEMPLATE = template()
+    ON_KUBERNETES = {
+        "kubernetes_conn_id": KUBERNETES,
+        "namespace": TEMPLATE["metadata"].get("namespace"),
+    }
 
 PARAMS = {
     "features": Param(
@@ -254,19 +263,60 @@ def only_while_open(job_id: str) -> AbstractContextManager[None]:
     return submitting(connections.servers().database_url, job_id)
 
 
-def submission(task_id: str, attempt: Any) -> FlinkSubmitPythonJobOperator:
-    """Return the task that submits the job of an attempt and waits until it has started."""
-    return FlinkSubmitPythonJobOperator(
-        task_id=task_id,
+@task
+def manifest(attempt: dict[str, Any]) -> str:
+    """Fill in the FlinkDeployment of an attempt."""
+    from flead_airflow.kubernetes import manifest_of
+
+    with only_while_open(attempt["job_id"]):
+        return manifest_of(attempt)
+
+
+def submission(task_id: str, attempt: Any, after: Any) -> Any:
+    """Submit the job of an attempt after a task, and wait until it has started."""
+    awaited = {
+        "task_id": task_id,
+        "job_id": attempt["job_id"],
+        "start_timeout_seconds": SETTINGS.job_start_seconds,
+        "flink_conn_id": connections.FLINK,
+    }
+    if SETTINGS.training_cluster is TrainingCluster.KUBERNETES:
+        from flead_airflow.flink.kubernetes import FlinkAwaitJobOperator, FlinkDeploymentOperator
+
+        filled = manifest.override(task_id=f"{task_id}_manifest")(attempt)
+        created = FlinkDeploymentOperator(
+            task_id=f"{task_id}_cluster", application_file=filled, **ON_KUBERNETES
+        )
+        started = FlinkAwaitJobOperator(**awaited)
+        after >> filled >> created >> started
+        return started
+    submitted = FlinkSubmitPythonJobOperator(
         script=SETTINGS.training_script,
-        job_id=attempt["job_id"],
         arguments=attempt["arguments"],
         parallelism=attempt["parallelism"],
         savepoint_path=attempt["savepoint_path"],
-        start_timeout_seconds=SETTINGS.job_start_seconds,
         guard=only_while_open,
-        flink_conn_id=connections.FLINK,
+        **awaited,
     )
+    after >> submitted
+    return submitted
+
+
+def cancellation() -> Any:
+    """Return the task that ends the job that has not started."""
+    cancelled = {
+        "task_id": "cancel_failed_job",
+        "job_id": "{{ ti.xcom_pull(task_ids='open_attempt', key='job_id') or '' }}",
+        "flink_conn_id": connections.FLINK,
+        "trigger_rule": "one_failed",
+    }
+    if SETTINGS.training_cluster is TrainingCluster.KUBERNETES:
+        from flead_airflow.flink.kubernetes import FlinkDeploymentCancelOperator
+
+        return FlinkDeploymentCancelOperator(
+            deployment_name=TEMPLATE["metadata"]["name"], **cancelled, **ON_KUBERNETES
+        )
+    return FlinkCancelOperator(**cancelled)
 
 
 @dag(
@@ -291,17 +341,12 @@ def deploy_training() -> None:
     )
     attempt = open_attempt(stop.output)
     sent = send_hyperparameters()
-    submit = submission("submit", attempt)
+    submit = submission("submit", attempt, after=sent)
     [migrate(), create_topics()] >> running
-    attempt >> sent >> submit
+    attempt >> sent
     record_active(submit.output)
 
-    cancel = FlinkCancelOperator(
-        task_id="cancel_failed_job",
-        job_id="{{ ti.xcom_pull(task_ids='open_attempt', key='job_id') or '' }}",
-        flink_conn_id=connections.FLINK,
-        trigger_rule="one_failed",
-    )
+    cancel = cancellation()
     reason = record_failure()
     # Found stopped, unless the stop itself was cut short.
     stopped = FlinkStopWithSavepointOperator(
@@ -311,10 +356,10 @@ def deploy_training() -> None:
     )
     before = open_restored(stopped.output)
     sent_back = send_hyperparameters.override(task_id="send_hyperparameters_back")()
-    restore = submission("restore", before)
+    restore = submission("restore", before, after=sent_back)
     restored = record_active.override(task_id="record_restored")(restore.output)
     [attempt, sent, submit] >> cancel >> reason >> stopped
-    before >> sent_back >> restore
+    before >> sent_back
     restored >> tell(reason)
 
 

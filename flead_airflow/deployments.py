@@ -311,7 +311,7 @@ def outcome_of_failure(
             " monitor_training deploys it again"
         )
     else:
-        now = "no training job ran before it, and none runs now"
+        now = "no training job runs now, for none ran before it"
     return f"{deployment_id} has failed, and {now}. Why it failed: {reason}"
 
 
