@@ -70,14 +70,13 @@ NO_REASON = (
     " leaves no other reason, and its job was cancelled"
 )
 ON_KUBERNETES: dict[str, Any] = {}
+OF_DEPLOYMENT: dict[str, Any] = {}
 if SETTINGS.training_cluster is TrainingCluster.KUBERNETES:
     from flead_airflow.kubernetes import KUBERNETES, template
 
-    TEMPLATE = template()
-    ON_KUBERNETES = {
-        "kubernetes_conn_id": KUBERNETES,
-        "namespace": TEMPLATE["metadata"].get("namespace"),
-    }
+    METADATA = template()["metadata"]
+    ON_KUBERNETES = {"kubernetes_conn_id": KUBERNETES, "namespace": METADATA.get("namespace")}
+    OF_DEPLOYMENT = {"deployment_name": METADATA["name"], **ON_KUBERNETES}
 
 PARAMS = {
     "features": Param(
@@ -302,8 +301,18 @@ def submission(task_id: str, attempt: Any, after: Any) -> Any:
     return submitted
 
 
-def cancellation() -> Any:
-    """Return the task that ends the job that has not started."""
+def stop(task_id: str, job_id: Any) -> Any:
+    """Stop a job with a savepoint."""
+    stopped = {"task_id": task_id, "job_id": job_id, "flink_conn_id": connections.FLINK}
+    if SETTINGS.training_cluster is TrainingCluster.KUBERNETES:
+        from flead_airflow.flink.kubernetes import FlinkDeploymentStopOperator
+
+        return FlinkDeploymentStopOperator(**stopped, **OF_DEPLOYMENT)
+    return FlinkStopWithSavepointOperator(**stopped)
+
+
+def cancel_failed_job() -> Any:
+    """End the job that has not started."""
     cancelled = {
         "task_id": "cancel_failed_job",
         "job_id": "{{ ti.xcom_pull(task_ids='open_attempt', key='job_id') or '' }}",
@@ -313,9 +322,7 @@ def cancellation() -> Any:
     if SETTINGS.training_cluster is TrainingCluster.KUBERNETES:
         from flead_airflow.flink.kubernetes import FlinkDeploymentCancelOperator
 
-        return FlinkDeploymentCancelOperator(
-            deployment_name=TEMPLATE["metadata"]["name"], **cancelled, **ON_KUBERNETES
-        )
+        return FlinkDeploymentCancelOperator(**cancelled, **OF_DEPLOYMENT)
     return FlinkCancelOperator(**cancelled)
 
 
@@ -336,24 +343,17 @@ def cancellation() -> Any:
 def deploy_training() -> None:
     """Prepare, stop, open, send, submit, record; when that fails, restore what was stopped."""
     running = find_running_job()
-    stop = FlinkStopWithSavepointOperator(
-        task_id="stop_running_job", job_id=running, flink_conn_id=connections.FLINK
-    )
-    attempt = open_attempt(stop.output)
+    attempt = open_attempt(stop("stop_running_job", running).output)
     sent = send_hyperparameters()
     submit = submission("submit", attempt, after=sent)
     [migrate(), create_topics()] >> running
     attempt >> sent
     record_active(submit.output)
 
-    cancel = cancellation()
+    cancel = cancel_failed_job()
     reason = record_failure()
     # Found stopped, unless the stop itself was cut short.
-    stopped = FlinkStopWithSavepointOperator(
-        task_id="find_stopped_job",
-        job_id="{{ ti.xcom_pull(task_ids='find_running_job') or '' }}",
-        flink_conn_id=connections.FLINK,
-    )
+    stopped = stop("find_stopped_job", "{{ ti.xcom_pull(task_ids='find_running_job') or '' }}")
     before = open_restored(stopped.output)
     sent_back = send_hyperparameters.override(task_id="send_hyperparameters_back")()
     restore = submission("restore", before, after=sent_back)

@@ -19,7 +19,12 @@ from kubernetes.client import ApiException
 from flead_airflow.flink.errors import FlinkJobNotFoundError
 from flead_airflow.flink.hook import FlinkRestHook
 from flead_airflow.flink.manifests import Manifest, job_id_of
-from flead_airflow.flink.operators import FlinkCancelOperator, FlinkJobOperator, StartingJobMixin
+from flead_airflow.flink.operators import (
+    FlinkCancelOperator,
+    FlinkJobOperator,
+    FlinkStopWithSavepointOperator,
+    StartingJobMixin,
+)
 
 RESOURCE: Final = {"group": "flink.apache.org", "version": "v1beta1", "plural": "flinkdeployments"}
 DELETION_SECONDS: Final = 180.0
@@ -132,8 +137,8 @@ class FlinkAwaitJobOperator(StartingJobMixin, FlinkJobOperator):
         self.await_start(None, absent_is_final=False)
 
 
-class FlinkDeploymentCancelOperator(FlinkCancelOperator):
-    """Cancel the job of a FlinkDeployment; delete one whose cluster has not come up.
+class OfFlinkDeploymentOperator(FlinkJobOperator):
+    """What operators on the job of a FlinkDeployment have in common.
 
     Parameters
     ----------
@@ -156,18 +161,43 @@ class FlinkDeploymentCancelOperator(FlinkCancelOperator):
         self.namespace = namespace
         self.kubernetes_conn_id = kubernetes_conn_id
 
+    @cached_property
+    def deployments(self) -> FlinkDeployments:
+        """Where the FlinkDeployment is looked for."""
+        return FlinkDeployments(self.kubernetes_conn_id, self.namespace)
+
+    def find_deployment(self) -> Manifest | None:
+        """Return the FlinkDeployment if it is that of the job."""
+        there = self.deployments.find(self.deployment_name) if self.job_id else None
+        if there is None or job_id_of(there) != self.job_id:
+            self.log.info("No FlinkDeployment %s of job %s", self.deployment_name, self.job_id)
+            return None
+        return there
+
+
+class FlinkDeploymentStopOperator(OfFlinkDeploymentOperator, FlinkStopWithSavepointOperator):
+    """Stop the job of a FlinkDeployment with a savepoint; without one there is nothing to stop."""
+
+    def execute(self, context: Context) -> dict[str, str | None]:
+        """Stop it."""
+        if self.find_deployment() is None:
+            return self.result(None)
+        return super().execute(context)
+
+
+class FlinkDeploymentCancelOperator(OfFlinkDeploymentOperator, FlinkCancelOperator):
+    """Cancel the job of a FlinkDeployment; delete one whose cluster has not come up."""
+
     def execute(self, context: Context) -> Any:
         """Cancel or delete."""
-        deployments = FlinkDeployments(self.kubernetes_conn_id, self.namespace)
-        there = deployments.find(self.deployment_name)
-        if self.job_id and there is not None and job_id_of(there) == self.job_id:
-            manager = there.get("status", {}).get("jobManagerDeploymentStatus")
-            if manager == "READY":
-                return super().execute(context)
-            self.log.warning(
-                "The JobManager of %s is %s: deleting it", self.deployment_name, manager
-            )
-            deployments.delete(self.deployment_name)
+        there = self.find_deployment()
+        if there is None:
+            return None
+        manager = there.get("status", {}).get("jobManagerDeploymentStatus")
+        if manager == "READY":
+            return super().execute(context)
+        self.log.warning("The JobManager of %s is %s: deleting it", self.deployment_name, manager)
+        self.deployments.delete(self.deployment_name)
         return None
 
 

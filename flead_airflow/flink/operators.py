@@ -347,13 +347,13 @@ class FlinkStopWithSavepointOperator(FlinkJobOperator):
         """Ask for the stop and defer until the savepoint is there."""
         if not self.job_id:
             self.log.info("There is no job to stop")
-            return self._result(None)
+            return self.result(None)
         job = self.hook.find_job(self.job_id)
         if job is None:
             self.log.warning("Flink does not know job %s: nothing to stop", self.job_id)
-            return self._result(None)
+            return self.result(None)
         if job.state.ended:
-            return self._result(self._savepoint_of(self.job_id))
+            return self.result(self._savepoint_of(self.job_id))
         # not the task's own: a job is stopped once, whichever task asks
         trigger_id = self.trigger_id("stop", context["ti"].dag_id, context["ti"].run_id)
         self.hook.stop_with_savepoint(self.job_id, trigger_id)
@@ -386,13 +386,14 @@ class FlinkStopWithSavepointOperator(FlinkJobOperator):
         if event["state"] is None:
             raise AirflowException(f"job {self.job_id} does not end: {event['detail']}")
         # one that came too late, perhaps
-        return self._result(savepoint_path or self._savepoint_of(str(self.job_id)))
+        return self.result(savepoint_path or self._savepoint_of(str(self.job_id)))
 
     def on_kill(self) -> None:
         """Say that nothing is cancelled."""
         self.log.warning("Job %s was told to stop with a savepoint, and does", self.job_id)
 
-    def _result(self, savepoint_path: str | None) -> dict[str, str | None]:
+    def result(self, savepoint_path: str | None) -> dict[str, str | None]:
+        """Return what the task returns."""
         return {"job_id": self.job_id or None, "savepoint_path": savepoint_path}
 
     def _savepoint_of(self, job_id: str) -> str | None:

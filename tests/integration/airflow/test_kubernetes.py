@@ -19,6 +19,7 @@ from flead_airflow.flink.kubernetes import (
     FlinkApplicationHook,
     FlinkDeploymentCancelOperator,
     FlinkDeploymentOperator,
+    FlinkDeploymentStopOperator,
 )
 from flead_airflow.flink.manifests import fill_in, job_id_of
 from tests.integration.airflow.kubernetes_api import KubernetesApi, serve
@@ -73,9 +74,10 @@ def create(template, number, **changes):
     ).execute({})
 
 
-def cancel(number):
-    return FlinkDeploymentCancelOperator(
-        task_id="cancel",
+def act(kind, number):
+    """Run an operator on a job, whose cluster does not answer."""
+    return kind(
+        task_id="act",
         job_id=f"{number:032x}",
         deployment_name=NAME,
         namespace="flead",
@@ -106,11 +108,19 @@ class TestFlinkDeployment:
         create(template, 1)
         api.held[NAME]["status"] = {"jobManagerDeploymentStatus": "ERROR"}
 
-        assert cancel(2) is None
+        assert act(FlinkDeploymentCancelOperator, 2) is None
         assert api.held
-        assert cancel(1) is None
+        assert act(FlinkDeploymentCancelOperator, 1) is None
         assert not api.held
-        assert cancel(1) is None
+        assert act(FlinkDeploymentCancelOperator, 1) is None
+
+    def test_that_is_gone_or_of_another_job_leaves_nothing_to_stop(self, api, template):
+        nothing = {"job_id": f"{1:032x}", "savepoint_path": None}
+        assert act(FlinkDeploymentStopOperator, 1) == nothing
+
+        create(template, 2)
+
+        assert act(FlinkDeploymentStopOperator, 1) == nothing
 
 
 def test_without_a_flink_deployment_no_job_is_known_and_settings_are_the_manifests(api, template):
