@@ -32,7 +32,8 @@ test-integration: prepare ## run the tests against real servers, each started by
 		$(SPARK_TESTS:%=--ignore=%)
 
 test-airflow: prepare ## run the tests of DAGs, operators and triggers in Airflow's environment
-	$(call PYTEST,$(ENVS)/airflow) tests/integration/airflow
+	$(call PYTEST,$(ENVS)/airflow) tests/integration/airflow \
+		$(if $(FLEAD_QUICK),-m "not lengthy")
 
 test-spark: prepare ## run the tests of the analyses on Spark
 	$(call PYTEST,$(ENVS)/tools) $(SPARK_TESTS)

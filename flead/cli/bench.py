@@ -135,6 +135,30 @@ def evaluation(
     _show(result, json)
 
 
+@bench.command("long-life")
+def long_life(
+    days: Annotated[float, typer.Option(min=0.1, help="Days of runs that are filled in.")] = 7.0,
+    devices: Annotated[int, typer.Option(min=1, help="Updates of each round of the days.")] = 20,
+    scheduler_seconds: Annotated[
+        float, typer.Option(min=10, help="How long the scheduler is watched.")
+    ] = 120.0,
+    json: Json = False,
+) -> None:
+    """Scheduler loop, grid page and queries after days of runs, against an empty database.
+
+    Fails when a limit does not hold.
+    """
+    from benchmarks.long_life import Options, run
+
+    result = run(
+        Options(days=days, devices=devices, scheduler_seconds=scheduler_seconds),
+        lambda line: typer.echo(line, err=True),
+    )
+    _show(result, json)
+    if result.beyond:
+        raise typer.Exit(1)
+
+
 def _show(result: object, as_json: bool) -> None:
     import msgspec
 
