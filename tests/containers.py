@@ -116,6 +116,13 @@ class Containers:
         assert kind == "CMD"
         return self.run(name, command)
 
+    def await_unhealthy(self, name: str, seconds: float = 120) -> None:
+        """Return once the health check of a service fails, as it does when others miss it."""
+        deadline = time.monotonic() + seconds
+        while self.health(name).returncode == 0:
+            assert time.monotonic() < deadline, f"{name} is dead and its health check succeeds"
+            time.sleep(0.5)
+
     def _needs(self, name: str) -> list[str]:
         return list(self.services[name].get("depends_on", ()))
 
