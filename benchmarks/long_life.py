@@ -35,6 +35,7 @@ LOOP: Final = re.compile(r"Ran scheduling loop in ([\d.]+) ms")
 GRID_DAGS: Final = ("monitor_training", "aggregation_round")
 SHOWN_RUNS: Final = 10
 """Runs of a grid when it is opened."""
+START_SECONDS: Final = 180.0
 LIVE_RUN: Final = "monitor_training"
 
 
@@ -173,10 +174,10 @@ def _scheduler(home: Home) -> Iterator[tuple[psutil.Process, Path]]:
 
 
 def _watch(addresses: Addresses, process: psutil.Process, log: Path, seconds: float) -> Scheduler:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + START_SECONDS
     while not _loops(log):
         if time.monotonic() > deadline:
-            raise BenchmarkError(f"the scheduler did not begin: see {log}")
+            raise BenchmarkError(f"the scheduler did not begin: {log.read_text()[-2_000:]}")
         time.sleep(0.5)
     before, since, began = len(_loops(log)), datetime.now(UTC), time.monotonic()
     cpu = process.cpu_times()
@@ -184,7 +185,7 @@ def _watch(addresses: Addresses, process: psutil.Process, log: Path, seconds: fl
     used = process.cpu_times()
     loops = np.array(_loops(log)[before:])
     if not len(loops):
-        raise BenchmarkError(f"the scheduler has stopped: see {log}")
+        raise BenchmarkError(f"the scheduler has stopped: {log.read_text()[-2_000:]}")
     return Scheduler(
         loops=len(loops),
         loop_median_ms=float(np.median(loops)),
