@@ -35,25 +35,31 @@
     if (isOn) renew();
   });
 
-  // What cannot be shown in place of a page says so beside it.
+  // What is no page is said beside the page, or in the dialog that asked for it.
   document.addEventListener("htmx:before:response", (event) => {
-    const status = event.detail.ctx.response.status;
-    const isHtml = (event.detail.ctx.response.headers.get("content-type") || "").includes("html");
-    if (isHtml) {
+    const response = event.detail.ctx.response;
+    if ((response.headers.get("content-type") || "").includes("html")) {
       note().textContent = "";
       return;
     }
     event.preventDefault();
-    const answer = document.querySelector("dialog[open] [role=status]");
-    if (answer) {
-      const failure = document.createElement("p");
-      failure.className = "answer bad";
-      failure.textContent = status === 403 ? "You are not allowed to do this" : `It failed (${status})`;
-      answer.replaceChildren(failure);
-    } else if (status === 401) note().textContent = "You are logged out: reload Airflow";
-    else if (status === 403) note().textContent = "You are not allowed to see this";
-    else note().textContent = `No answer (${status})`;
+    response.raw.json().catch(() => ({})).then((answer) => say(response.status, answer.detail));
   });
+
+  function say(status, detail) {
+    const known = { 401: "You are logged out: reload Airflow", 403: "You are not allowed to do this" };
+    const text = known[status] || (typeof detail === "string" ? detail : `It failed (${status})`);
+    const place = document.querySelector("dialog[open] [role=status]");
+    if (!place) {
+      note().textContent = text;
+      return;
+    }
+    const failure = document.createElement("p");
+    failure.className = "answer bad";
+    failure.textContent = text;
+    place.replaceChildren(failure);
+  }
+
   document.addEventListener("htmx:error", () => {
     note().textContent = "The server does not answer; trying again";
   });
