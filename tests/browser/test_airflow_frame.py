@@ -5,8 +5,6 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.site import WAIT_MS
-
 DARK = "() => document.documentElement.dataset.theme"
 
 
@@ -22,7 +20,7 @@ def test_the_fleet_is_in_the_navigation_and_opens_inside_airflow(admin, pictures
     page.get_by_role("link", name="Fleet").click()
     frame = page.frame_locator("iframe")
 
-    expect(frame.get_by_role("heading", name="Overview")).to_be_visible(timeout=WAIT_MS)
+    expect(frame.get_by_role("heading", name="Overview")).to_be_visible()
     frame.get_by_role("link", name="Devices").first.click()
     expect(frame.get_by_role("heading", name="Devices")).to_be_visible()
     page.screenshot(path=pictures / "frame.png")
@@ -37,7 +35,7 @@ def test_a_link_to_airflow_leaves_the_frame(admin):
     frame.get_by_role("link", name="Tuning").first.click()
     frame.get_by_role("link", name="hyperparameter_tuning").click()
 
-    expect(page).to_have_url(re.compile("/dags/hyperparameter_tuning"), timeout=WAIT_MS)
+    expect(page).to_have_url(re.compile("/dags/hyperparameter_tuning"))
 
 
 def test_the_theme_is_airflows(admin, site):

@@ -26,15 +26,15 @@ FOCUSED = """
 
 @pytest.fixture(scope="module")
 def admin(site, visit):
-    return visit(site)
+    visitor = visit(site)
+    # A page that renews itself would lose the numbers that its elements are given.
+    visitor.page.add_init_script("sessionStorage.setItem('flead.live', 'off')")
+    return visitor
 
 
 @pytest.mark.parametrize("address", ["/overview", "/devices", "/models", "/quality", "/tuning"])
 def test_everything_is_reached_by_the_tab_key_and_shows_the_focus(admin, address):
     page = admin.open(address)
-    # A page that renews itself meanwhile would lose the numbers.
-    page.get_by_role("button", name="Live").click()
-    page.evaluate("() => document.activeElement.blur()")
     wanted = set(page.evaluate(REACHABLE))
     reached, unmarked = set(), []
 
@@ -47,7 +47,6 @@ def test_everything_is_reached_by_the_tab_key_and_shows_the_focus(admin, address
         if not focused["isMarked"]:
             unmarked.append(focused["html"])
 
-    page.get_by_role("button", name="Live").click()
     assert wanted - reached == set()
     assert unmarked == []
 

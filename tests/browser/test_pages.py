@@ -176,9 +176,7 @@ def test_devices_are_sorted_searched_and_paged_by_the_database(admin, ask):
     [by_name] = ask("SELECT min(device_id) FROM local_models")
     expect(first.get_by_role("link")).to_have_text(by_name)
 
-    [pumps] = ask(
-        "SELECT count(DISTINCT device_id) FROM local_models WHERE device_id LIKE 'pump%%'"
-    )
+    [pumps] = ask("SELECT count(*) FROM device_moments WHERE device_id LIKE 'pump%%'")
     page.get_by_role("searchbox").fill("pump")
     page.keyboard.press("Enter")
     expect(page.get_by_role("status").last).to_have_text(f"1 to {min(pumps, 25)} of {pumps}")
@@ -229,7 +227,7 @@ def test_the_picture_of_a_stream_has_a_table_with_the_same_figures(admin, names,
         *(names["device"],) * 2,
     )
     rows = figure.locator("tbody tr")
-    shown = [float(text.replace("−", "-")) for text in rows.locator("td").all_inner_texts()]
+    shown = [float(text) for text in rows.locator("td").all_inner_texts()]
     assert len(shown) == stored[0]
     assert max(shown) == pytest.approx(stored[1], rel=1e-3)
 
@@ -308,7 +306,7 @@ def test_a_page_renews_itself_without_losing_the_place(admin, ask, site):
             " WHERE created_at = (SELECT max(created_at) FROM training_health)"
         )
     try:
-        expect(tile(page, "Lag")).to_contain_text(f"{lag + 1_234_567:,} rows", timeout=30_000)
+        expect(tile(page, "Lag")).to_contain_text(f"{lag + 1_234_567:,} rows")
         expect(page.locator("#accuracy-table table")).to_be_visible()
     finally:
         with connect(site.database_url) as connection, connection.cursor() as cursor:
