@@ -135,6 +135,36 @@ def evaluation(
     _show(result, json)
 
 
+@bench.command()
+def pages(
+    repeats: Annotated[int, typer.Option(min=1, help="Times that each page is asked for.")] = 20,
+    full_only: Annotated[
+        bool, typer.Option("--full-only", help="Leave out the fleet of 240,700 devices.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Time of each fleet page's queries after a month, of 2,407 and of 240,700 devices.
+
+    The limits are 100 ms and 1 s at the 95th percentile. Filling the larger database takes
+    minutes and 10 GB.
+    """
+    from benchmarks.filled.fleet import FULL, LARGE
+    from benchmarks.pages import Options, run
+
+    sizes = (FULL,) if full_only else (FULL, LARGE)
+    result = run(Options(sizes=sizes, repeats=repeats), lambda line: typer.echo(line, err=True))
+    if json:
+        _show(result, json)
+        return
+    for database in result.databases:
+        typer.echo(f"{database.devices:,} devices, {database.days} days")
+        for page in database.pages:
+            typer.echo(
+                f"  {page.page:<28} p50 {page.p50_ms:>8.1f} ms   p95 {page.p95_ms:>8.1f} ms"
+                f"   {'' if page.is_within else f'beyond {database.limit_ms:g} ms'}"
+            )
+
+
 @bench.command("long-life")
 def long_life(
     days: Annotated[float, typer.Option(min=0.1, help="Days of runs that are filled in.")] = 7.0,
