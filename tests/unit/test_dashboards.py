@@ -128,7 +128,8 @@ def test_colours_are_names_which_each_theme_has_its_own_shade_of(board):
 def test_a_dashboard_leads_to_the_others_and_to_the_fleet_page(board):
     others, fleet = board["links"]
     assert (others["type"], others["tags"], board["tags"]) == ("dashboards", ["flead"], ["flead"])
-    assert fleet["url"] == "${airflow}/plugin/fleet"
+    page = fleet["url"].removeprefix("${airflow}/flead/").partition("/")[0]
+    assert (REPOSITORY / "flead_airflow" / "pages" / f"{page}.py").exists()
     assert [each["name"] for each in board["templating"]["list"]][-1] == "airflow"
 
 

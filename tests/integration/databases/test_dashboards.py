@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from benchmarks.filled.database import fill
-from benchmarks.filled.fleet import SMALL
+from benchmarks.filled.fleet import Size
 from flead.stack.home import CHECKOUT
 from flead.storage.connection import connect
 from flead.storage.roles import GRAFANA, create_grafana
@@ -44,6 +44,7 @@ VARIABLES = {
     for variable in board["templating"]["list"]
     if variable["type"] == "query"
 }
+DAY = Size(devices=30, days=1, recent_minutes=15, analysed_days=1)
 CALIBRATION = """
     UPDATE model_evaluations SET calibration = jsonb_build_object(
         'count', ARRAY[samples - tp - fn, 0, 0, 0, 0, 0, 0, 0, 0, tp + fn],
@@ -59,7 +60,7 @@ def filled(database_server):
     roll_back(database_server)
     with connect(database_server) as connection, connection.cursor() as cursor:
         create_grafana(cursor, "a password")
-    made = fill(database_server, SMALL)
+    made = fill(database_server, DAY)
     with connect(database_server) as connection, connection.cursor() as cursor:
         # what a fleet at rest leaves out
         cursor.execute(CALIBRATION)
@@ -76,14 +77,13 @@ def context(filled, database_server):
     """Return a day's view on the filled database, with the first choice of each variable."""
     unchosen = Context({}, filled.end, filled.end, "1m")
     with connect(database_server) as connection, connection.cursor() as cursor:
-        cursor.execute(f"SET ROLE {GRAFANA}")
+        cursor.execute(f"SET LOCAL ROLE {GRAFANA}")
         chosen = {}
         for name, query in VARIABLES.items():
             cursor.execute(unchosen.expand(query))
             chosen[name] = [str(row[0]) for row in cursor.fetchall()]
     one = {name: values if name == "version" else values[0] for name, values in chosen.items()}
-    # the fleet is not equally busy: a device that has been anomalous
-    return Context(one, filled.end - timedelta(days=SMALL.days), filled.end, "1m")
+    return Context(one, filled.end - timedelta(days=DAY.days), filled.end, "1m")
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def cursor(filled, database_server):
     connection = psycopg2.connect(database_server)
     try:
         with connection.cursor() as cursor:
-            cursor.execute(f"SET ROLE {GRAFANA}")
+            cursor.execute(f"SET LOCAL ROLE {GRAFANA}")
             yield cursor
     finally:
         connection.rollback()
@@ -168,7 +168,7 @@ def without_labels(filled, database_server):
                 "UPDATE local_models SET rows_labelled = 0, accuracy = NULL, global_metrics = NULL,"
                 " candidate_metrics = NULL, personalized_metrics = NULL"
             )
-            cursor.execute(f"SET ROLE {GRAFANA}")
+            cursor.execute(f"SET LOCAL ROLE {GRAFANA}")
             yield cursor
     finally:
         connection.rollback()
@@ -247,8 +247,13 @@ def test_the_role_reads_what_panels_need_and_nothing_else(cursor):
 
 
 def test_the_role_writes_nothing(cursor):
-    for name in relations(cursor):
-        for statement in ("DELETE FROM {}", "TRUNCATE {}", "INSERT INTO {} DEFAULT VALUES"):
-            assert not allowed(cursor, statement.format(name)), (statement, name)
+    cursor.execute(
+        "SELECT relname FROM pg_class WHERE relkind IN ('r', 'v', 'm', 'p', 'S')"
+        " AND relnamespace <> 'pg_catalog'::regnamespace"
+        " AND has_table_privilege(oid, 'INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')"
+    )
+
+    assert cursor.fetchall() == []
+    assert not allowed(cursor, "DELETE FROM training_health")
     assert not allowed(cursor, "CREATE TABLE public.mine (a INT)")
     assert not allowed(cursor, "CREATE SCHEMA mine")
