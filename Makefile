@@ -1,9 +1,11 @@
 .DEFAULT_GOAL := help
-.PHONY: help prepare demo test test-unit test-integration test-airflow test-spark test-system test-faults bench lint format schemas dashboards locks
+.PHONY: help prepare demo test test-unit test-integration test-airflow test-spark test-system test-faults bench lint format schemas dashboards reference docs docs-links locks
 
 ENVS  := $(or $(FLEAD_ENVS),$(if $(FLEAD_HOME),$(FLEAD_HOME)/envs,.flead/envs))
 TOOLS := $(ENVS)/tools/bin
 PYTEST = $(1)/bin/python -m pytest
+SITE  := $(or $(FLEAD_HOME),.flead)/docs
+SPHINX = $(TOOLS)/sphinx-build --quiet -c docs -d $(SITE)-state
 SPARK_TESTS := $(addprefix tests/integration/,spark test_batch_analysis.py test_model_evaluation.py)
 
 help: ## list the targets
@@ -30,7 +32,8 @@ test-integration: prepare ## run the tests against real servers, each started by
 		$(SPARK_TESTS:%=--ignore=%)
 
 test-airflow: prepare ## run the tests of DAGs, operators and triggers in Airflow's environment
-	$(call PYTEST,$(ENVS)/airflow) tests/integration/airflow
+	$(call PYTEST,$(ENVS)/airflow) tests/integration/airflow \
+		$(if $(FLEAD_QUICK),-m "not lengthy")
 
 test-spark: prepare ## run the tests of the analyses on Spark
 	$(call PYTEST,$(ENVS)/tools) $(SPARK_TESTS)
@@ -60,6 +63,16 @@ schemas: prepare ## write docs/schemas from the contracts
 
 dashboards: prepare ## write Grafana's dashboards and alert rules from the code
 	$(TOOLS)/python -m flead.dashboards grafana
+
+reference: prepare ## write docs/reference from the code, the DAGs and a migrated database
+	$(TOOLS)/python -m reference docs/reference
+
+docs: prepare ## build the documentation into .flead/docs; a warning is an error
+	$(SPHINX) -b html --fail-on-warning --keep-going . $(SITE)
+	@echo "open $(SITE)/index.html"
+
+docs-links: prepare ## ask every address outside that the documentation links to (needs the internet)
+	$(SPHINX) -b linkcheck . $(SITE)-links
 
 locks: prepare ## resolve requirements/*.in into hashed locks
 	@for in in requirements/*.in; do \

@@ -2,7 +2,7 @@
 
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from flead.settings import Settings
@@ -15,22 +15,6 @@ HEADERS: Final = {
     "Content-Security-Policy": "sandbox allow-scripts allow-popups",
     "X-Content-Type-Options": "nosniff",
 }
-
-
-class DataDocsApp:
-    """The ASGI app; it is made when it is first asked.
-
-    Airflow imports every plugin into each task's process, which has no use for its API.
-    """
-
-    def __init__(self) -> None:
-        self._app: FastAPI | None = None
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer a request."""
-        if self._app is None:
-            self._app = make_app()
-        await self._app(scope, receive, send)
 
 
 def make_app() -> "FastAPI":

@@ -13,6 +13,7 @@ from benchmarks.filled.operation import write_operation
 from benchmarks.filled.streams import write_streams
 from flead.storage.connection import connect, connect_without_transaction
 from flead.storage.migrations import migrate
+from flead.storage.updates import record_status
 
 
 class Filled(msgspec.Struct, frozen=True):
@@ -50,6 +51,7 @@ def fill(url: str, size: Size, say: Callable[[str], None] = lambda _: None) -> F
         say("days")
         sums = write_streams(cursor, fleet, history)
         correct_measured(cursor, fleet, history, sums)
+        record_status(cursor, fleet.minutes)
         say("streams")
     with connect_without_transaction(url) as connection, connection.cursor() as cursor:
         # As autovacuum leaves tables that have been there for days.

@@ -140,9 +140,8 @@ def _write_fleet(cursor: Cursor, fleet: Fleet, history: History, run: Run) -> No
     random = fleet.generator(6, run.number)
     skills = np.array([_skill(history, version) for version in run.versions])
     rows = np.full(len(skills), len(fleet) * ROWS_PER_MINUTE)
-    share = 0.7 * float(fleet.attacked_share.mean()) + 0.01
-    counts = draw_counts(random, rows, skills, share)
-    loss = rows * expected_loss(skills) * random.uniform(0.98, 1.02, len(skills))
+    counts = draw_counts(fleet, random, rows, skills)
+    loss = rows * expected_loss(fleet, skills) * random.uniform(0.98, 1.02, len(skills))
     scored = Scored(*counts, loss, 0.3 * loss)
     versions = np.array(run.versions)
     _write(cursor, fleet, run, versions, [FLEET] * len(versions), scored)

@@ -213,6 +213,11 @@ class Fleet:
         )
         return np.maximum(values, 0.0)
 
+    @property
+    def talents(self) -> Floats:
+        """How much better models do on devices than their skill: a few that stand for all."""
+        return np.quantile(self._talent, np.linspace(0.005, 0.995, 100))
+
     def z_scores(self, minute: int, is_anomalous: np.ndarray, devices: Integers) -> Floats:
         """Draw z-scores of readings, shape (rows, features): of anomalous ones one is extreme."""
         random = self._random(2, minute)

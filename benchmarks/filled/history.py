@@ -7,7 +7,7 @@ taken back once.
 
 import hashlib
 from dataclasses import dataclass
-from math import erf, sqrt
+from statistics import NormalDist
 from typing import Final
 
 import msgspec
@@ -153,7 +153,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Sums over the rows that each version has scored as the head; arrays by version - 1."""
+    """Sums over the rows that each version has scored; arrays by version - 1."""
 
     rows: Integers
     loss_sum: Floats
@@ -164,21 +164,24 @@ class Measured:
 
 
 def draw_counts(
-    random: np.random.Generator, rows: Integers, skill: Floats, positive_share: float
+    fleet: Fleet, random: np.random.Generator, rows: Integers, skill: Floats
 ) -> tuple[Integers, Integers, Integers, Integers]:
-    """Draw tp, fp, tn and fn of models of some skill on numbers of rows."""
-    accuracy = np.array([0.5 * (1.0 + erf(each / sqrt(2.0))) for each in skill.tolist()])
-    positives = random.binomial(rows, positive_share)
+    """Draw tp, fp, tn and fn of models of some skill on numbers of rows of the fleet."""
+    normal = NormalDist()
+    levels, at = np.unique(skill.round(2), return_inverse=True)
+    talents = fleet.talents.tolist()
+    accuracy = np.array([np.mean([normal.cdf(of + each) for of in talents]) for each in levels])[at]
+    positives = random.binomial(rows, 0.7 * float(fleet.attacked_share.mean()) + 0.01)
     tp = random.binomial(positives, accuracy)
     tn = random.binomial(rows - positives, accuracy)
     return tp, rows - positives - tn, tn, positives - tp
 
 
-def expected_loss(skill: Floats) -> Floats:
-    """Return the mean log loss of models of some skill, by quadrature over the rows."""
+def expected_loss(fleet: Fleet, skill: Floats) -> Floats:
+    """Return the mean log loss of models of some skill on the fleet, by quadrature."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(41)
-    losses = log_loss(np.asarray(skill)[..., np.newaxis] + nodes)
-    return losses @ (weights / weights.sum())
+    level = np.asarray(skill)[..., np.newaxis, np.newaxis] + fleet.talents[:, np.newaxis]
+    return (log_loss(level + nodes) @ (weights / weights.sum())).mean(axis=-1)
 
 
 def write_rounds(cursor: Cursor, fleet: Fleet, history: History) -> None:
@@ -301,10 +304,11 @@ def correct_measured(
     Parameters
     ----------
     sums
-        By version: rows, log loss, tp, fp, tn, fn. Those of versions that were the head before the
-        recent minutes too are left as they are.
+        By version: rows, log loss, tp, fp, tn, fn. Versions that were scored before the recent
+        minutes too are left as they are.
     """
-    before = set(history.head_at[: fleet.recent.start].tolist())
+    start = fleet.recent.start
+    before = {*history.head_at[:start].tolist(), *history.candidate_at[:start].tolist()}
     for version, (rows, loss, tp, fp, tn, fn) in sums.items():
         if version and version not in before:
             cursor.execute(
@@ -362,15 +366,20 @@ def _write_decisions(cursor: Cursor, fleet: Fleet, history: History) -> None:
 def _measure(fleet: Fleet, history: History) -> Measured:
     """Draw what each version was measured at while it was the head."""
     count = len(history.versions)
-    minutes = np.bincount(history.head_at[: fleet.minutes], minlength=count + 1)[1:]
+    # As the candidate first, then as the head.
+    minutes = sum(
+        np.bincount(each[: fleet.minutes], minlength=count + 1)[1:]
+        for each in (history.candidate_at, history.head_at)
+    )
     rows = minutes * round(len(fleet) * (1.0 - REJECTED_SHARE)) * ROWS_PER_MINUTE
     skill = skill_at(np.array([each.minute for each in history.versions]))
-    taken_back = np.array([each.status == "rolled_back" for each in history.versions])
-    skill = np.where(taken_back, skill - 0.3, skill)
+    bad = np.array([each.status in {"rejected", "rolled_back"} for each in history.versions])
+    skill = np.where(bad, skill - 0.2, skill)
     random = fleet.generator(3)
-    share = 0.7 * float(fleet.attacked_share.mean()) + 0.01
-    tp, fp, tn, fn = draw_counts(random, rows, skill, share)
-    loss = rows * expected_loss(skill) * random.uniform(0.98, 1.02, count)
+    # Within a day it hardly changes.
+    levels, of_version = np.unique(skill.round(2), return_inverse=True)
+    tp, fp, tn, fn = draw_counts(fleet, random, rows, skill)
+    loss = rows * expected_loss(fleet, levels)[of_version] * random.uniform(0.98, 1.02, count)
     return Measured(rows, loss, tp, fp, tn, fn)
 
 

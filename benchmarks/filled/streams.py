@@ -29,6 +29,9 @@ from flead.storage.copying import NULL
 
 SLOT_MS: Final = 15_000
 SHORT_MS: Final = 30_000
+CANDIDATE_SKILL: Final = 0.02
+"""By which candidates are better than the head."""
+
 MODELS: Final = 64
 """Different weights and moments among the updates, which devices share."""
 
@@ -141,9 +144,10 @@ class _Writer:
         is_accepted = rejection < 0
         own, accuracy = _metrics(rows, personal, minute + 1)
         of_head, _ = _metrics(rows, correctness, version)
-        of_candidate, _ = _metrics(rows, correctness + 0.02, candidate)
-        if version:
-            self._add_up(version, rows, correctness, is_accepted)
+        of_candidate, _ = _metrics(rows, correctness + CANDIDATE_SKILL, candidate)
+        for scored, by in ((version, correctness), (candidate, correctness + CANDIDATE_SKILL)):
+            if scored:
+                self._add_up(scored, rows, by, is_accepted)
         sent = np.full(len(fleet), fleet.at_ms(minute + 1) + 500)
         copy_columns(
             self._cursor,

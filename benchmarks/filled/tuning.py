@@ -16,7 +16,9 @@ from flead.storage.decisions import DecisionStatus, TuningDecision
 
 HORIZON_MINUTES: Final = 30
 FRACTION: Final = 0.1
-TRIALS: Final = 3
+COMPARED: Final = 10
+"""Versions that are compared with as many before."""
+
 TRIAL_ENDED_AGO: Final = 10
 """Minutes between the end of the last trials and the end of all."""
 
@@ -94,7 +96,7 @@ class Tuning:
         self._made.append(
             _Made(
                 minute, self._next(), 1, DecisionStatus.KEPT, "the log loss still falls, by 4.21%",
-                self._fleet, self._fleet, [], None, {"comparison": _comparison(0.0421)},
+                self._fleet, self._fleet, [], None, {"improvement": 0.0421},
             )
         )  # fmt: skip
 
@@ -105,11 +107,9 @@ class Tuning:
             Trial(
                 f"{revision}-{number}",
                 FRACTION,
-                msgspec.structs.replace(
-                    incumbent, learning_rate=incumbent.learning_rate * factor ** (2 - number)
-                ),
+                msgspec.structs.replace(incumbent, learning_rate=incumbent.learning_rate * step),
             )
-            for number in range(1, TRIALS + 1)
+            for number, step in enumerate((factor, factor**0.5, 1.0 / factor), 1)
         ]
         self.sent.append(Sent(minute, TrainingControl(revision, incumbent, trials)))
         ended = minute + HORIZON_MINUTES
@@ -139,7 +139,7 @@ class Tuning:
     ) -> dict[str, Any]:
         of_trial = round(FRACTION * self._devices)
         evidence: dict[str, Any] = {
-            "comparison": _comparison(0.0013),
+            "improvement": 0.0013,
             "study": {
                 "name": f"simulated/{parent}", "incumbent_value": 0.0, "fleet_value": 0.0,
                 "numbers": {each.trial: number for number, each in enumerate(trials, 1)},
@@ -203,7 +203,7 @@ class _Made(NamedTuple):
             trials=self.trials,
             horizon_seconds=horizon.total_seconds(),
             fleet_revision=self.fleet_revision,
-            evidence=self.evidence,
+            evidence=_compared(self.evidence, head),
             decided_by=BY_ITSELF,
             created_at=begun,
             trial_started_at=begun if self.trials else None,
@@ -212,13 +212,17 @@ class _Made(NamedTuple):
         )
 
 
-def _comparison(improvement: float) -> dict[str, Any]:
-    earlier = 0.2204
-    return {
-        "earlier": list(range(1, 11)), "later": list(range(11, 21)), "scored": 20, "windows": 6,
-        "earlier_error": earlier, "later_error": earlier * (1.0 - improvement),
+def _compared(evidence: Mapping[str, Any], head: int) -> dict[str, Any]:
+    """Return evidence with the comparison of the versions up to the head of its time."""
+    others = dict(evidence)
+    improvement, earlier = others.pop("improvement"), 0.2204
+    versions = list(range(max(head - 2 * COMPARED + 1, 1), head + 1))
+    comparison = {
+        "earlier": versions[:-COMPARED], "later": versions[-COMPARED:], "scored": len(versions),
+        "windows": 2, "earlier_error": earlier, "later_error": earlier * (1.0 - improvement),
         "improvement": improvement,
     }  # fmt: skip
+    return {"comparison": comparison, **others}
 
 
 def _time(milliseconds: int) -> datetime:

@@ -78,6 +78,7 @@ def open_or_resume(
             now=now,
         )
         updates.insert_updates(cursor, opened.number, read)
+        updates.record_status(cursor, opened.number)
         outbox.add(cursor, _dead_letter_messages(letters))
         logger.info(
             "Opened round %s: %s updates, %s dead letters", opened.number, len(read), len(letters)

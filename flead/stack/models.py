@@ -1,14 +1,12 @@
 """Global models of the running stack: look them up, compare them, go back to one."""
 
-import math
 import time
 from collections.abc import Sequence
 
 import msgspec
-import numpy as np
 
 from flead.contracts.schema import input_names
-from flead.federation.updates import model_vector
+from flead.federation.difference import ChangedWeight, compare_weights
 from flead.stack.addresses import Addresses
 from flead.stack.airflow import PROCESSES
 from flead.stack.airflow_rest import AirflowClient
@@ -47,15 +45,6 @@ class ShownModel(msgspec.Struct, frozen=True):
     weights: list[Weight]
     artifact_path: str
     artifact_sha256: str
-
-
-class ChangedWeight(msgspec.Struct, frozen=True):
-    """A weight in two versions."""
-
-    input: str
-    before: float
-    after: float
-    change: float
 
 
 class ModelDifference(msgspec.Struct, frozen=True):
@@ -122,26 +111,11 @@ def compare_models(home: Home, before: int, after: int) -> ModelDifference:
     if first is None or second is None:
         missing = before if first is None else after
         raise StackError(f"there is no version {missing}: see `flead models list`")
-    if first.feature_schema != second.feature_schema:
-        raise StackError(f"versions {before} and {after} are of different feature lists")
-    old, new = (
-        model_vector(stored[version].model.weights, stored[version].model.intercept)
-        for version in (before, after)
-    )
-    names = _names(stored[before].model.feature_names)
-    change = new - old
-    norms = float(np.linalg.norm(old)) * float(np.linalg.norm(new))
-    order = np.argsort(-np.abs(change), kind="stable").tolist()
-    return ModelDifference(
-        before=first,
-        after=second,
-        distance=math.sqrt(float(change @ change)),
-        cosine=float(old @ new) / norms if norms else None,
-        weights=[
-            ChangedWeight(names[place], float(old[place]), float(new[place]), float(change[place]))
-            for place in order
-        ],
-    )
+    try:
+        found = compare_weights(stored[before].model, stored[after].model)
+    except ValueError as error:
+        raise StackError(str(error)) from None
+    return ModelDifference(first, second, found.distance, found.cosine, found.weights)
 
 
 def roll_back(home: Home, version: int | None, reason: str, say: Say) -> RolledBack:

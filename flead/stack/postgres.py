@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +57,7 @@ class Placement:
         beside_the_rest = home.data / "postgres"
         if os.geteuid() != 0:
             return cls(wheel, beside_the_rest, None)
-        if _is_enterable(wheel) and _is_enterable(beside_the_rest.parent):
+        if not barred(wheel) and not barred(beside_the_rest.parent):
             return cls(wheel, beside_the_rest, UNPRIVILEGED_USER)
         shelter = shelter_of(home)
         programs = shelter / "programs" / wheel.relative_to(home.site_packages("tools"))
@@ -87,17 +88,6 @@ def postgres_service(home: Home, ports: Ports, credentials: Credentials) -> Serv
         connection.close()
         return True
 
-    def create_databases() -> None:
-        connection = psycopg2.connect(url)
-        try:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                _create_database(cursor, "airflow", credentials.postgres_airflow)
-                _create_database(cursor, "flead", credentials.postgres_flead)
-                create_grafana(cursor, credentials.postgres_grafana)
-        finally:
-            connection.close()
-
     return Service(
         name="postgres",
         command=(place.program("postgres"), "-D", str(place.data), *options),
@@ -107,7 +97,11 @@ def postgres_service(home: Home, ports: Ports, credentials: Credentials) -> Serv
         user=place.user,
         environments=("tools",),
         prepare=lambda: _prepare(home, place, credentials.postgres_superuser),
-        on_ready=create_databases,
+        on_ready=lambda: create_databases(
+            url,
+            {"airflow": credentials.postgres_airflow, "flead": credentials.postgres_flead},
+            credentials.postgres_grafana,
+        ),
         # Every process of an earlier life has ended by then; a zombie would pass for a live server.
         stale_files=(place.data / "postmaster.pid",),
         stop_signal="INT",
@@ -115,15 +109,49 @@ def postgres_service(home: Home, ports: Ports, credentials: Credentials) -> Serv
     )
 
 
+def create_databases(
+    superuser_url: str, passwords: Mapping[str, str], reader_password: str
+) -> None:
+    """Create databases, each with an owner of its name, and the role of dashboards.
+
+    Roles that exist get the given passwords.
+
+    Parameters
+    ----------
+    superuser_url : str
+        Of any database of the server.
+    passwords : mapping
+        By name of database and owner.
+    reader_password : str
+        Of the role of dashboards, which `migrate` lets read.
+    """
+    connection = psycopg2.connect(superuser_url)
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            for name, password in passwords.items():
+                _create_database(cursor, name, password)
+            create_grafana(cursor, reader_password)
+    finally:
+        connection.close()
+
+
 def shelter_of(home: Home) -> Path:
     """Return the folder outside the home that root's placement may use."""
     return SHELTER / hashlib.sha256(os.fsencode(home.root)).hexdigest()[:16]
 
 
-def _is_enterable(folder: Path) -> bool:
-    """Tell whether any account may pass through a folder and all its parents."""
+def barred(folder: Path) -> list[Path]:
+    """Return those of a folder and its parents that not every account may pass through."""
     existing = [path for path in (folder, *folder.parents) if path.exists()]
-    return all(path.stat().st_mode & stat.S_IXOTH for path in existing)
+    return [path for path in existing if not path.stat().st_mode & stat.S_IXOTH]
+
+
+def data_elsewhere(home: Home, place: Placement) -> Path | None:
+    """Return where the data were left before who may enter the folders changed, if they were."""
+    other = ({home.data / "postgres", shelter_of(home) / "data"} - {place.data}).pop()
+    is_moved = (other / "PG_VERSION").exists() and not (place.data / "PG_VERSION").exists()
+    return other if is_moved else None
 
 
 def _prepare(home: Home, place: Placement, password: str) -> None:
@@ -132,8 +160,8 @@ def _prepare(home: Home, place: Placement, password: str) -> None:
         _copy_programs(home.site_packages("tools"), shelter)
     if (place.data / "PG_VERSION").exists():
         return
-    elsewhere = ({home.data / "postgres", shelter / "data"} - {place.data}).pop()
-    if (elsewhere / "PG_VERSION").exists():
+    elsewhere = data_elsewhere(home, place)
+    if elsewhere is not None:
         raise StackError(
             f"The database is in {elsewhere}, but its server now has to keep it in {place.data}, "
             f"since who may enter the folders has changed. Move it there, or restore the access."

@@ -33,6 +33,32 @@ def connect(url: str) -> Iterator[Connection]:
 
 
 @contextmanager
+def connect_read_only(url: str, statement_seconds: float) -> Iterator[Connection]:
+    """Open a connection for one transaction that writes nothing, whoever the account is.
+
+    Parameters
+    ----------
+    statement_seconds
+        How long the server may work on a statement before it gives it up.
+
+    Raises
+    ------
+    psycopg2.errors.QueryCanceled
+        A statement took longer.
+    psycopg2.OperationalError
+        When the server cannot be reached or refuses the login.
+    """
+    with closing(_open(url)) as connection:
+        connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        with connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT set_config('statement_timeout', %s, TRUE)",
+                (str(int(1e3 * statement_seconds)),),
+            )
+            yield connection
+
+
+@contextmanager
 def connect_without_transaction(url: str) -> Iterator[Connection]:
     """Open a connection on which every statement is its own transaction."""
     with closing(_open(url)) as connection:

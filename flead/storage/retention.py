@@ -30,6 +30,7 @@ TIMED: Final[Mapping[str, tuple[str, str]]] = {
     "stream_analysis_results": ("window_start", "retention_stream_days"),
     "anomalies": ("event_time", "retention_stream_days"),
     "device_samples": ("event_time", "retention_stream_days"),
+    "device_status": ("kafka_timestamp", "retention_stream_days"),
     "batch_analysis_results": ("analysis_date", "retention_batch_days"),
     "data_quality_results": ("created_at", "retention_quality_days"),
     "training_health": ("created_at", "retention_health_days"),

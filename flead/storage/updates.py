@@ -1,4 +1,4 @@
-"""Local updates as rounds read and judge them (`local_models`, `device_moments`)."""
+"""Updates as rounds read and judge them (`local_models`, `device_moments`, `device_status`)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -101,6 +101,52 @@ def insert_updates(cursor: Cursor, aggregation_round: int, read: Iterable[ReadUp
         "local_models",
         ("aggregation_round", *_COLUMNS),
         ((aggregation_round, *_to_row(each)) for each in read),
+    )
+
+
+def record_status(cursor: Cursor, aggregation_round: int) -> None:
+    """Keep the newest update of each device of a round (`device_status`); may run twice."""
+    cursor.execute(
+        """
+        INSERT INTO device_status AS known (
+            device_id, kafka_offset, kafka_timestamp, training_status, model_version, base_version,
+            learning_rate, trial, rows, rows_labelled, accuracy, log_loss, global_accuracy,
+            global_log_loss
+        )
+        SELECT DISTINCT ON (device_id)
+            device_id, kafka_offset, kafka_timestamp, training_status, model_version, base_version,
+            learning_rate, trial, local_models.rows, rows_labelled,
+            (own.tp + own.tn) / nullif(own.rows, 0), own.log_loss_sum / nullif(own.rows, 0),
+            (global.tp + global.tn) / nullif(global.rows, 0),
+            global.log_loss_sum / nullif(global.rows, 0)
+        FROM
+            local_models,
+            jsonb_to_record(coalesce(personalized_metrics, '{}')) AS own (
+                rows FLOAT8, log_loss_sum FLOAT8, tp FLOAT8, tn FLOAT8
+            ),
+            jsonb_to_record(coalesce(global_metrics, '{}')) AS global (
+                rows FLOAT8, log_loss_sum FLOAT8, tp FLOAT8, tn FLOAT8
+            )
+        WHERE aggregation_round = %s
+        ORDER BY device_id, kafka_timestamp DESC, kafka_offset DESC
+        ON CONFLICT (device_id) DO UPDATE SET
+            kafka_offset = excluded.kafka_offset,
+            kafka_timestamp = excluded.kafka_timestamp,
+            training_status = excluded.training_status,
+            model_version = excluded.model_version,
+            base_version = excluded.base_version,
+            learning_rate = excluded.learning_rate,
+            trial = excluded.trial,
+            rows = excluded.rows,
+            rows_labelled = excluded.rows_labelled,
+            accuracy = excluded.accuracy,
+            log_loss = excluded.log_loss,
+            global_accuracy = excluded.global_accuracy,
+            global_log_loss = excluded.global_log_loss
+        WHERE (known.kafka_timestamp, known.kafka_offset)
+            < (excluded.kafka_timestamp, excluded.kafka_offset)
+        """,
+        (aggregation_round,),
     )
 
 

@@ -23,6 +23,7 @@ from flead_airflow.flink.errors import (
 from flead_airflow.flink.responses import (
     BackPressure,
     Checkpoints,
+    ClusterOverview,
     ConfigEntry,
     Jars,
     JarUpload,
@@ -30,6 +31,7 @@ from flead_airflow.flink.responses import (
     JobExceptions,
     JobsOverview,
     JobSummary,
+    Metric,
     RefusedRequest,
     SavepointStatus,
 )
@@ -153,6 +155,10 @@ class FlinkRestHook(BaseHook):
     def _get(self, path: str, answer: type[Answer]) -> Answer:
         return msgspec.json.decode(self._request("GET", path), type=answer)
 
+    def overview(self) -> ClusterOverview:
+        """Count the cluster's TaskManagers, slots and jobs."""
+        return self._get("/overview", ClusterOverview)
+
     def jobs(self) -> list[JobSummary]:
         """List the jobs that the JobManager knows, ended ones included."""
         return self._get("/jobs/overview", JobsOverview).jobs
@@ -190,6 +196,16 @@ class FlinkRestHook(BaseHook):
     def exceptions(self, job_id: str) -> JobExceptions:
         """Failures of a job, newest first."""
         return self._get(f"/jobs/{job_id}/exceptions", JobExceptions)
+
+    def metrics(self, job_id: str, names: Sequence[str]) -> dict[str, float]:
+        """Read metrics of a job, such as `numRestarts`; one that Flink does not have is left out.
+
+        Some seconds after a job's start Flink has none yet.
+        """
+        answer = self._request("GET", f"/jobs/{job_id}/metrics", params={"get": ",".join(names)})
+        return {
+            each.id: float(each.value) for each in msgspec.json.decode(answer, type=list[Metric])
+        }
 
     def back_pressure(self, job: Job) -> float | None:
         """Return the largest share of its time, 0 to 1, that a subtask waits for those behind it.
@@ -313,9 +329,23 @@ class FlinkRestHook(BaseHook):
         body = {"drain": False, "formatType": "CANONICAL", "triggerId": trigger_id}
         self._request("POST", f"/jobs/{job_id}/stop", json=body)
 
-    def savepoint(self, job_id: str, trigger_id: str) -> SavepointStatus:
-        """State of a savepoint that was asked for."""
-        return self._get(f"/jobs/{job_id}/savepoints/{trigger_id}", SavepointStatus)
+    def trigger_savepoint(self, job_id: str, trigger_id: str) -> None:
+        """Ask for a savepoint of a job that goes on, as `stop_with_savepoint` does.
+
+        Raises
+        ------
+        FlinkJobNotFoundError
+            When the JobManager does not know the job.
+        """
+        body = {"cancel-job": False, "formatType": "CANONICAL", "triggerId": trigger_id}
+        self._request("POST", f"/jobs/{job_id}/savepoints", json=body)
+
+    def find_savepoint(self, job_id: str, trigger_id: str) -> SavepointStatus | None:
+        """State of a savepoint that was asked for; None when Flink does not know it (any more)."""
+        try:
+            return self._get(f"/jobs/{job_id}/savepoints/{trigger_id}", SavepointStatus)
+        except FlinkJobNotFoundError:
+            return None
 
 
 def tls_context(extra: Mapping[str, Any]) -> ssl.SSLContext | bool:

@@ -85,6 +85,29 @@ def test_postgres_never_runs_as_root(stack_home, postgres_server):
     assert 0 not in users
 
 
+def test_the_doctor_finds_running_servers_well_and_their_ports_their_own(
+    flead, stack_home, postgres_server
+):
+    examined = flead(stack_home, "doctor", "--json")
+
+    diagnosis = json.loads(examined.stdout)
+    verdicts = {each["subject"]: each["verdict"] for each in diagnosis["findings"]}
+    assert (verdicts["postgres"], verdicts["ports"]) == ("ok", "ok")
+    assert examined.returncode == (0 if diagnosis["is_well"] else 1)
+
+
+def test_open_leads_to_the_page_of_a_server_that_runs_and_refuses_that_of_another(
+    flead, stack_home, flink
+):
+    found = flead(stack_home, "open", "flink", "--json")
+    refused = flead(stack_home, "open", "fleet", "--json")
+
+    [page] = json.loads(found.stdout)["pages"]
+    assert "Apache Flink Web Dashboard" in httpx.get(page["url"]).text
+    assert (found.returncode, refused.returncode) == (0, 1)
+    assert refused.stderr == "flead: airflow-api-server does not run: `flead up` starts it\n"
+
+
 def test_flink_is_set_to_survive_and_to_show_fresh_metrics(flink):
     settings = {
         entry["key"]: entry["value"] for entry in httpx.get(f"{flink}/jobmanager/config").json()

@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 
-import msgspec
 import pytest
 
 from benchmarks.filled.database import fill
@@ -72,16 +71,20 @@ def test_versions_have_no_gap_and_descend_from_what_was_the_head(ask, filled):
 
 
 def test_a_version_is_measured_by_the_updates_that_scored_it(ask):
-    # Of the heads of the last minutes, all updates are stored.
+    # Of the versions of the last minutes, all updates are stored.
     measured = ask(
         """
         SELECT
-            model.metrics_rows, model.metrics_tp + model.metrics_tn,
-            sum((update.global_metrics ->> 'rows')::BIGINT),
-            sum((update.global_metrics ->> 'tp')::BIGINT + (update.global_metrics ->> 'tn')::BIGINT)
-        FROM federated_models AS model
-        INNER JOIN local_models AS update
-            ON (update.global_metrics ->> 'version')::BIGINT = model.version
+            model.metrics_rows,
+            model.metrics_tp + model.metrics_tn,
+            sum((scored.metrics ->> 'rows')::BIGINT),
+            sum((scored.metrics ->> 'tp')::BIGINT + (scored.metrics ->> 'tn')::BIGINT)
+        FROM local_models AS update
+        CROSS JOIN LATERAL (
+            VALUES (update.global_metrics), (update.candidate_metrics)
+        ) AS scored (metrics)
+        INNER JOIN federated_models AS model
+            ON (scored.metrics ->> 'version')::BIGINT = model.version
         WHERE update.status = 'accepted' AND model.version > (
             SELECT max(version) - 15 FROM federated_models
         )
@@ -90,9 +93,7 @@ def test_a_version_is_measured_by_the_updates_that_scored_it(ask):
     )
 
     assert len(measured) > 5
-    assert all(
-        rows == stored and right == right_stored for rows, stored, right, right_stored in measured
-    )
+    assert all([rows, right] == stored for rows, right, *stored in measured)
 
 
 def test_windows_count_the_anomalies_that_are_stored(ask):
@@ -167,19 +168,3 @@ def test_one_change_awaits_an_approval_and_its_trials_are_stored(ask):
         WHERE decision.settled_at IS NULL AND update.trial IS NOT NULL
         """
     ) == [(3,)]
-
-
-def test_the_same_seed_fills_in_the_same(ask, filled, make_database):
-    query = """
-        SELECT
-            (SELECT sum(global_loss) FROM federated_models),
-            (SELECT sum(z_score) FROM anomalies),
-            (SELECT sum(accuracy) FROM model_evaluations)
-    """
-    other = make_database()
-    fill(other, msgspec.structs.replace(SMALL, now=filled.end))
-    with connect(other) as connection, connection.cursor() as cursor:
-        cursor.execute(query)
-        again = cursor.fetchall()
-
-    assert again[0] == pytest.approx(ask(query)[0], rel=1e-12)

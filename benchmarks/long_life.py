@@ -1,0 +1,308 @@
+"""`flead bench long-life`: Airflow and our queries once a week of runs has passed.
+
+The baseline is the same machine with an empty database, in the same run.
+"""
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import msgspec
+import numpy as np
+import psutil
+
+from benchmarks.servers import BenchmarkError, Say, own_home, running
+from benchmarks.week_of_runs import RUNS_EVERY, fill_airflow, fill_flead
+from flead.contracts.schema import feature_schema
+from flead.contracts.simulation import FEATURES
+from flead.contracts.topics import Topic
+from flead.health.readings import Part
+from flead.stack.addresses import Addresses
+from flead.stack.home import CHECKOUT, Home
+from flead.storage import control, deployments, health, models, outbox, rounds, updates
+from flead.storage.connection import Cursor, connect
+from flead.storage.migrations import migrate
+
+LOOP: Final = re.compile(r"Ran scheduling loop in ([\d.]+) ms")
+GRID_DAGS: Final = ("monitor_training", "aggregation_round")
+SHOWN_RUNS: Final = 10
+"""Runs of a grid when it is opened."""
+LIVE_RUN: Final = "monitor_training"
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What must hold after the days, whatever it was before them."""
+
+    scheduler_loop_p95_ms: float = 500.0
+    page_median_ms: float = 1_000.0
+    query_median_ms: float = 100.0
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What is filled, and how long and how often it is measured.
+
+    `devices` is how many updates each round of the days has.
+    """
+
+    days: float = 7.0
+    devices: int = 20
+    scheduler_seconds: float = 120.0
+    repeats: int = 15
+
+
+class Scheduler(msgspec.Struct, frozen=True):
+    """Loops of the scheduler while the health gate runs each minute, and what it took of a core.
+
+    `queueing_ms` is from the moment that a run is due until its first task is queued.
+    """
+
+    loops: int
+    loop_median_ms: float
+    loop_p95_ms: float
+    cpu_share: float
+    queueing_ms: list[float]
+
+
+class Phase(msgspec.Struct, frozen=True):
+    """What was measured; medians in milliseconds."""
+
+    scheduler: Scheduler
+    pages: dict[str, float]
+    queries: dict[str, float]
+
+
+class LongLife(msgspec.Struct, frozen=True):
+    """Measurements before and after the rows of the days, and whether the limits hold."""
+
+    options: Options
+    rows: dict[str, int]
+    database_mb: float
+    empty: Phase
+    filled: Phase
+    limits: Limits
+    beyond: list[str]
+
+
+def run(options: Options, say: Say) -> LongLife:
+    """Measure with an empty database, fill it, and measure again.
+
+    Raises
+    ------
+    BenchmarkError
+        A server does not start, or the scheduler did not run.
+    """
+    home = own_home()
+    with running(home, "postgres", "airflow-api-server", "airflow-dag-processor") as addresses:
+        migrate(addresses.database_url)
+        pages = Pages(addresses)
+        tasks = {dag_id: pages.tasks(dag_id) for dag_id in RUNS_EVERY}
+        say("empty")
+        empty = _measure(home, addresses, pages, options)
+        say(f"filling {options.days:g} days")
+        rows = fill_airflow(addresses.airflow_database_url, tasks, options.days)
+        rows |= fill_flead(addresses.database_url, options.days, options.devices)
+        say(", ".join(f"{count:,} {table}" for table, count in rows.items()))
+        filled = _measure(home, addresses, pages, options)
+        database_mb = sum(
+            _database_mb(url) for url in (addresses.database_url, addresses.airflow_database_url)
+        )
+    limits = Limits()
+    beyond = _beyond(filled, limits)
+    for line in beyond:
+        say(f"beyond its limit: {line}")
+    return LongLife(options, rows, database_mb, empty, filled, limits, beyond)
+
+
+def _beyond(phase: Phase, limits: Limits) -> list[str]:
+    measured = {
+        "scheduler loop, 95 %": (phase.scheduler.loop_p95_ms, limits.scheduler_loop_p95_ms),
+        **{name: (value, limits.page_median_ms) for name, value in phase.pages.items()},
+        **{name: (value, limits.query_median_ms) for name, value in phase.queries.items()},
+    }
+    return [
+        f"{name}: {value:.0f} ms, not {limit:.0f} ms"
+        for name, (value, limit) in measured.items()
+        if value > limit
+    ]
+
+
+def _measure(home: Home, addresses: Addresses, pages: "Pages", options: Options) -> Phase:
+    with _scheduler(home) as (process, log):
+        scheduler = _watch(addresses, process, log, options.scheduler_seconds)
+        page_times = {
+            name: _median_ms(call, options.repeats) for name, call in pages.of_the_grid().items()
+        }
+    with connect(addresses.database_url) as connection, connection.cursor() as cursor:
+        queries = {
+            name: _median_ms(lambda query=query: query(cursor), options.repeats)
+            for name, query in QUERIES.items()
+        }
+    return Phase(scheduler, page_times, queries)
+
+
+@contextlib.contextmanager
+def _scheduler(home: Home) -> Iterator[tuple[psutil.Process, Path]]:
+    """Run a scheduler that logs how long each of its loops takes."""
+    plan = json.loads(home.plan_file("airflow-api-server").read_text())
+    log = home.logs / "long-life-scheduler.log"
+    command = [str(home.python("airflow")), "-m", "airflow", "scheduler", "--skip-serve-logs"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            env=os.environ | plan["environment"] | {"AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG"},
+            cwd=CHECKOUT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            yield psutil.Process(process.pid), log
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _watch(addresses: Addresses, process: psutil.Process, log: Path, seconds: float) -> Scheduler:
+    deadline = time.monotonic() + seconds
+    while not _loops(log):
+        if time.monotonic() > deadline:
+            raise BenchmarkError(f"the scheduler did not begin: see {log}")
+        time.sleep(0.5)
+    before, since, began = len(_loops(log)), datetime.now(UTC), time.monotonic()
+    cpu = process.cpu_times()
+    time.sleep(seconds)
+    used = process.cpu_times()
+    loops = np.array(_loops(log)[before:])
+    if not len(loops):
+        raise BenchmarkError(f"the scheduler has stopped: see {log}")
+    return Scheduler(
+        loops=len(loops),
+        loop_median_ms=float(np.median(loops)),
+        loop_p95_ms=float(np.percentile(loops, 95)),
+        cpu_share=(used.user + used.system - cpu.user - cpu.system) / (time.monotonic() - began),
+        queueing_ms=_queueing_ms(addresses.airflow_database_url, since),
+    )
+
+
+def _loops(log: Path) -> list[float]:
+    return [float(found) for found in LOOP.findall(log.read_text(errors="replace"))]
+
+
+def _queueing_ms(database_url: str, since: datetime) -> list[float]:
+    with connect(database_url) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT 1000 * extract(EPOCH FROM min(t.queued_dttm) - r.run_after)
+            FROM dag_run AS r JOIN task_instance AS t USING (dag_id, run_id)
+            WHERE dag_id = %s AND r.run_after > %s GROUP BY r.id, r.run_after ORDER BY r.id
+            """,
+            (LIVE_RUN, since),
+        )
+        return [float(value) for (value,) in cursor.fetchall() if value is not None]
+
+
+class Pages:
+    """What Airflow's pages ask its API for, with a login."""
+
+    def __init__(self, addresses: Addresses) -> None:
+        self._http = httpx.Client(base_url=addresses.airflow_url, timeout=60, trust_env=False)
+        token = self._http.post(
+            "/auth/token",
+            json={"username": addresses.airflow_user, "password": addresses.airflow_password},
+        )
+        token.raise_for_status()
+        self._http.headers["Authorization"] = f"Bearer {token.json()['access_token']}"
+
+    def tasks(self, dag_id: str) -> list[dict[str, Any]]:
+        """Return the tasks of a DAG, once Airflow has parsed it."""
+        deadline = time.monotonic() + 120
+        while (answer := self._http.get(f"/api/v2/dags/{dag_id}/tasks")).is_error:
+            if time.monotonic() > deadline:
+                raise BenchmarkError(f"{dag_id} is not there: {answer.text}")
+            time.sleep(1)
+        found: list[dict[str, Any]] = answer.json()["tasks"]
+        return found
+
+    def of_the_grid(self) -> dict[str, Callable[[], None]]:
+        """Return the requests of the pages by name: all that one page asks for is one."""
+        return {"list of DAGs": self._list} | {
+            f"grid of {dag_id}": lambda dag_id=dag_id: self._grid(dag_id) for dag_id in GRID_DAGS
+        }
+
+    def _list(self) -> None:
+        self._get("/ui/dags", limit=50, dag_runs_limit=14)
+
+    def _grid(self, dag_id: str) -> None:
+        shown: dict[str, Any] = {"limit": SHOWN_RUNS, "order_by": "-run_after"}
+        self._get(f"/ui/grid/structure/{dag_id}", **shown)
+        runs = self._get(f"/ui/grid/runs/{dag_id}", **shown).json()
+        run_ids = [run["run_id"] for run in runs]
+        self._get(f"/ui/grid/ti_summaries/{dag_id}", run_ids=run_ids)
+        self._get(f"/api/v2/dags/{dag_id}/dagRuns", limit=25, order_by="-run_after")
+
+    def _get(self, path: str, **params: Any) -> httpx.Response:
+        answer = self._http.get(path, params=params)
+        answer.raise_for_status()
+        return answer
+
+
+def _newest_round(cursor: Cursor) -> None:
+    newest = rounds.newest(cursor)
+    if newest is not None:
+        updates.updates_of_round(cursor, newest.number)
+
+
+def _head(cursor: Cursor) -> None:
+    version = models.head(cursor, feature_schema(FEATURES))
+    if version is not None:
+        models.models(cursor, [version, version - 1])
+
+
+QUERIES: Final[dict[str, Callable[[Cursor], object]]] = {
+    "readings of ten minutes": lambda cursor: health.readings_since(
+        cursor, datetime.now(UTC) - timedelta(minutes=10), "none"
+    ),
+    "attempts to heal of an hour": lambda cursor: health.healings_since(
+        cursor, Part.TRAINING, datetime.now(UTC) - timedelta(hours=1), "none"
+    ),
+    "a reading replaced": lambda cursor: cursor.execute(
+        "DELETE FROM training_health WHERE dag_run_id = 'none'"
+    ),
+    "the deployment that should run": deployments.expected,
+    "the head and its parent": _head,
+    "the newest round and its updates": _newest_round,
+    "moments of the fleet": lambda cursor: updates.newest_moments(cursor, feature_schema(FEATURES)),
+    "the next revision": control.next_revision,
+    "messages to publish": lambda cursor: outbox.next_ready(cursor, 100),
+    "the newest control message": lambda cursor: outbox.newest_value(
+        cursor, Topic.CONTROL, "control"
+    ),
+}
+"""What the DAGs that run each minute ask the database for, by what it is."""
+
+
+def _median_ms(call: Callable[[], object], repeats: int) -> float:
+    call()  # plans and caches are there in the course of a week
+    times: Sequence[float] = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        call()
+        times = [*times, 1_000 * (time.perf_counter() - began)]
+    return float(np.median(times))
+
+
+def _database_mb(database_url: str) -> float:
+    with connect(database_url) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_database_size(current_database())")
+        [(size,)] = cursor.fetchall()
+    return float(size) / 2**20

@@ -1,0 +1,2 @@
+-- How many versions are stored.
+SELECT count(*) AS versions FROM federated_models
