@@ -147,6 +147,10 @@ def pages(
 
     The limits are 100 ms and 1 s at the 95th percentile. Filling the larger database takes
     minutes and 10 GB.
+
+    Prints a line for each page of both databases: median and 95th percentile in milliseconds.
+
+    Example: `flead bench pages --full-only --repeats 5`
     """
     from benchmarks.filled.fleet import FULL, LARGE
     from benchmarks.pages import Options, run
