@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from flead.cli import batch, bench, demo, experiment, models, replay, rounds, simulate, stack
+from flead.cli import batch, bench, demo, experiment, models, replay, rounds, simulate, sql, stack
 from flead.cli.errors import explanation
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(demo.app)
 app.add_typer(stack.app)
+app.add_typer(sql.app)
 app.add_typer(simulate.app)
 app.add_typer(replay.app)
 app.add_typer(experiment.app)

@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -81,30 +82,51 @@ class Stack:
         [found] = [each for each in self.members(service) if each.name() == "java"]
         return found
 
+    def processes_of_home(self) -> list[psutil.Process]:
+        """Return whatever runs for this home, but this process and its children.
+
+        Found by the variable that leads to the home, or by a working folder in it: not by what the
+        supervisor or the launcher know of.
+        """
+        own = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+        return [
+            each
+            for each in psutil.process_iter()
+            if each.pid not in own and _is_of_home(each, self.home)
+        ]
+
     def everything(self) -> list[psutil.Process]:
         """Return all processes, the supervisor first: it would start the others again."""
         return self.members(SUPERVISOR, *all_services(self.home), STREAM)
 
     # What is well
 
-    def training_runs(self) -> bool:
-        """Tell whether Flink runs the job of the active deployment."""
+    def training_goes_on_since(self, moment_ms: float) -> bool:
+        """Tell whether the active job has completed a checkpoint that began after a moment.
+
+        To run is not enough: Flink calls a job so until it misses the TaskManager's heartbeats.
+        """
         with connect(self.addresses.database_url) as connection, connection.cursor() as cursor:
             active = deployments.active(cursor)
-        if active is None:
+        flink = FlinkClient(self.addresses.flink_url)
+        if active is None or flink.job_state(active.job_id) != "RUNNING":
             return False
-        return FlinkClient(self.addresses.flink_url).job_state(active.job_id) == "RUNNING"
+        return any(
+            each["status"] == "COMPLETED" and each["trigger_timestamp"] > moment_ms
+            for each in flink.checkpoints(active.job_id)
+        )
 
     def airflow_is_well(self) -> bool:
         """Tell whether all of Airflow's parts report healthy."""
-        found = httpx.get(f"{self.addresses.airflow_url}/api/v2/monitor/health").json()
-        return all(part["status"] == "healthy" for part in found.values())
+        answer = httpx.get(f"{self.addresses.airflow_url}/api/v2/monitor/health")
+        parts = answer.raise_for_status().json().values()
+        return all(part["status"] == "healthy" for part in parts)
 
-    def round_began_since(self, moment_ms: float) -> bool:
-        """Tell whether a round that was opened after a moment has been completed."""
+    def version_was_made_since(self, moment_ms: float) -> bool:
+        """Tell whether a round that was opened after a moment has made a version."""
         statement = (
             "SELECT 1 FROM aggregation_rounds"
-            " WHERE opened_at > to_timestamp(%s) AND completed_at IS NOT NULL LIMIT 1"
+            " WHERE opened_at > to_timestamp(%s) AND version IS NOT NULL LIMIT 1"
         )
         return bool(self.query(statement, moment_ms / 1000))
 
@@ -206,6 +228,16 @@ def answered(holds: Callable[[], object]) -> bool:
     try:
         return bool(holds())
     except (psycopg2.OperationalError, httpx.HTTPError):
+        return False
+
+
+def _is_of_home(process: psutil.Process, home: Home) -> bool:
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        leads_to_it = process.environ().get("FLEAD_HOME") == str(home.root)
+        return leads_to_it or Path(process.cwd()).is_relative_to(home.root)
+    except psutil.Error:
         return False
 
 
