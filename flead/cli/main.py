@@ -4,7 +4,19 @@ import sys
 
 import typer
 
-from flead.cli import batch, bench, demo, experiment, models, replay, rounds, simulate, sql, stack
+from flead.cli import (
+    batch,
+    bench,
+    dead_letters,
+    demo,
+    experiment,
+    models,
+    replay,
+    rounds,
+    simulate,
+    sql,
+    stack,
+)
 from flead.cli.errors import explanation
 
 app = typer.Typer(
@@ -34,6 +46,7 @@ app.add_typer(experiment.app)
 app.add_typer(batch.app)
 app.add_typer(models.app)
 app.add_typer(rounds.app)
+app.add_typer(dead_letters.app)
 app.add_typer(bench.app)
 
 

@@ -13,6 +13,7 @@ import httpx
 import psutil
 import psycopg2
 
+from flead.settings import TRAINING_SCRIPT
 from flead.stack import processes
 from flead.stack.addresses import Addresses
 from flead.stack.flink_rest import FlinkClient
@@ -94,6 +95,20 @@ class Stack:
             for each in psutil.process_iter()
             if each.pid not in own and _is_of_home(each, self.home)
         ]
+
+    def scripts_that_submit(self) -> list[psutil.Process]:
+        """Wait until the JobManager runs the script of the training job, and return its process."""
+        found: list[psutil.Process] = []
+
+        def looked() -> list[psutil.Process]:
+            for each in self.members("flink-jobmanager"):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if str(TRAINING_SCRIPT) in each.cmdline():
+                        found.append(each)
+            return found
+
+        wait_until(looked, "the script of the job runs", poll_seconds=0.05)
+        return found
 
     def everything(self) -> list[psutil.Process]:
         """Return all processes, the supervisor first: it would start the others again."""
