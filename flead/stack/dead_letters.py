@@ -6,11 +6,9 @@ from datetime import UTC, datetime
 import msgspec
 
 from flead.contracts.messages import DeadLetter
-from flead.contracts.topics import Topic
+from flead.contracts.topics import DEAD_LETTERS
 from flead.messaging.client import Properties
 from flead.messaging.reading import offset_ranges, read_committed
-
-DEAD_LETTERS = tuple(topic for topic in Topic if topic.endswith("-dlq"))
 
 
 class ListedLetter(msgspec.Struct, frozen=True):
@@ -50,8 +48,8 @@ def newest_letters(kafka: Properties, limit: int) -> LetterList:
                     letter.detail,
                 )
             )
-    letters.sort(key=lambda letter: letter.sent_at, reverse=True)
+    letters.sort(key=lambda listed: listed.sent_at, reverse=True)
     counts: dict[str, Counter[str]] = {}
-    for letter in letters:
-        counts.setdefault(letter.topic, Counter())[letter.reason] += 1
+    for each in letters:
+        counts.setdefault(each.topic, Counter())[each.reason] += 1
     return LetterList({topic: dict(found) for topic, found in counts.items()}, letters)
