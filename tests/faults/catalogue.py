@@ -16,7 +16,7 @@ from flead.stack import training
 from flead.stack.home import CHECKOUT, Home
 from flead.stack.spark import STREAM
 from flead.storage.locks import Lock
-from tests.faults.stack import Stack, frozen, kill, wait_until
+from tests.faults.stack import Stack, frozen, kill
 
 ROUND = "aggregation_round"
 DEPLOY = "deploy_training"
@@ -84,12 +84,7 @@ def broker_down(seconds: float) -> Callable[[Stack], float]:
 
 
 def database_down_in_a_round(stack: Stack) -> float:
-    with stack.read_only("federated_models"):
-        wait_until(
-            lambda: stack.query("SELECT 1 FROM aggregation_rounds WHERE state = 'open'"),
-            "a round is open",
-            poll_seconds=0.1,
-        )
+    with stack.round_held_up():
         stack.keep_down("postgres", SERVER_DOWN_SECONDS)
     return now()
 
@@ -98,7 +93,7 @@ def kill_each_phase_of_a_round(stack: Stack) -> float:
     phases: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
         "wait_for_updates": lambda: stack.locked(Lock.MIGRATIONS),
         "open_round": lambda: stack.read_only("local_models"),
-        "aggregate": lambda: stack.read_only("federated_models"),
+        "aggregate": stack.round_held_up,
         "publish": lambda: stack.locked(Lock.OUTBOX),
     }
     for task, held in phases.items():
@@ -154,12 +149,7 @@ def fill_the_disk(stack: Stack) -> float:
 def run_a_round_twice(stack: Stack) -> float:
     plan = json.loads(stack.home.plan_file("airflow-scheduler").read_text())
     command = [stack.home.python("airflow"), CHECKOUT / "tests" / "faults" / "a_round.py"]
-    with stack.read_only("federated_models"):
-        wait_until(
-            lambda: stack.query("SELECT 1 FROM aggregation_rounds WHERE state = 'open'"),
-            "a round is open",
-            poll_seconds=0.1,
-        )
+    with stack.round_held_up():
         twins = [
             subprocess.Popen(
                 command,

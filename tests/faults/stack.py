@@ -196,6 +196,21 @@ class Stack:
         finally:
             connection.close()
 
+    @contextlib.contextmanager
+    def round_held_up(self) -> Iterator[None]:
+        """Wait until a round is open, and let it not be completed for the block."""
+
+        def is_open() -> bool:
+            return bool(self.query("SELECT 1 FROM aggregation_rounds WHERE state = 'open'"))
+
+        while True:
+            wait_until(is_open, "a round is open", poll_seconds=0.1)
+            with self.read_only("local_models"):
+                # It may have been completed before the table was.
+                if is_open():
+                    yield
+                    return
+
     def keep_down(self, service: str, seconds: float) -> None:
         """Kill a server, whose supervisor cannot start it again for a while."""
         with frozen(self.members(SUPERVISOR)):
