@@ -111,8 +111,7 @@ def assert_one_job_runs(stack: Stack) -> None:
 def assert_nobody_is_orphaned(stack: Stack) -> None:
     """Whatever runs descends from the supervisor, but for the stream, which outlives Airflow."""
     [supervisor] = stack.members(SUPERVISOR)
-    stream = {process.pid for process in stack.members(STREAM)}
-    sessions = {os.getsid(pid) for pid in stream if psutil.pid_exists(pid)}
+    sessions = {session_of(process) for process in stack.members(STREAM)} - {None}
     assert len(sessions) == int(stack.has_stream), sessions
     for process in stack.processes_of_home():
         try:
@@ -120,4 +119,13 @@ def assert_nobody_is_orphaned(stack: Stack) -> None:
             command = process.cmdline()
         except psutil.NoSuchProcess:
             continue
-        assert supervisor.pid in line or process.pid in stream, (process.pid, command)
+        belongs = supervisor.pid in line or session_of(process) in sessions | {None}
+        assert belongs, (process.pid, command)
+
+
+def session_of(process: psutil.Process) -> int | None:
+    """Return the session of a process, None when it has ended."""
+    try:
+        return os.getsid(process.pid)
+    except ProcessLookupError:
+        return None

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from flead.stack.supervision import NAME as SUPERVISOR
 from flead.storage import deployments
 from flead.storage.connection import connect
 from flead.storage.locks import Lock, hold
-from tests.conftest import NO_EVALUATIONS
+from tests.conftest import run_flead
 from tests.faults.load import Fleet, Follower
 
 WAIT_SECONDS = 300.0
@@ -63,14 +62,8 @@ class Stack:
 
     def up(self) -> None:
         """Bring it up as a user does."""
-        ended = subprocess.run(
-            [self.home.python("tools"), "-m", "flead.cli", "up"],
-            env=NO_EVALUATIONS | os.environ | self.home.variables,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert ended.returncode == 0, ended.stderr
+        started = run_flead(self.home, "up")
+        assert started.returncode == 0, started.stderr
 
     # What it is made of
 
