@@ -45,6 +45,8 @@ RUNNER_THREAD: Final = "flink-jar-runner"
 """Beginning of the name of a JobManager's thread that runs a script."""
 BUSY_SECONDS: Final = 420.0
 """How long a submission waits for the end of another one."""
+CANCEL_SECONDS: Final = 45.0
+"""How long a job that is to be cancelled may take to appear: Airflow gives a task a minute."""
 BUSY_POLL_SECONDS: Final = 1.0
 LOG_TAIL_LINES: Final = 5_000
 REQUEST_TIMEOUT: Final = httpx.Timeout(30.0, connect=10.0)
@@ -359,8 +361,12 @@ class FlinkRestHook(BaseHook):
     def cancel(self, job_id: str) -> None:
         """Cancel a job without a savepoint; its retained checkpoints stay.
 
-        A job that has ended or that the JobManager does not know is left as it is.
+        A job that has ended or that the JobManager does not know is left as it is. While a script
+        runs, which may yet submit the job, it is waited for.
         """
+        deadline = time.monotonic() + CANCEL_SECONDS
+        while not self.find_job(job_id) and self.runs_script() and time.monotonic() < deadline:
+            time.sleep(BUSY_POLL_SECONDS)
         try:
             self._request("PATCH", f"/jobs/{job_id}", params={"mode": "cancel"})
         except FlinkJobNotFoundError:

@@ -1,4 +1,4 @@
-"""A submission that is repeated while the script of the first one still runs in the JobManager."""
+"""What comes while the script of a submission still runs in the JobManager."""
 
 import time
 import uuid
@@ -8,6 +8,7 @@ import pytest
 
 from flead_airflow.flink.errors import FlinkDuplicateJobError, FlinkSubmissionError
 from flead_airflow.flink.hook import FlinkRestHook
+from flead_airflow.flink.responses import JobStatus
 
 pytestmark = pytest.mark.servers
 
@@ -53,7 +54,7 @@ def posted(hook, job_id, tiny_job, tmp_path):
         yield post
 
 
-def test_finds_the_job_of_the_first(hook, job_id, posted, tiny_job, flink_connection):
+def test_a_repetition_finds_the_job_of_the_first(hook, job_id, posted, tiny_job, flink_connection):
     first = posted()
 
     with FlinkRestHook(flink_connection) as again, pytest.raises(FlinkDuplicateJobError):
@@ -63,7 +64,9 @@ def test_finds_the_job_of_the_first(hook, job_id, posted, tiny_job, flink_connec
     assert [job.jid for job in hook.jobs() if not job.state.ended] == [job_id]
 
 
-def test_is_made_when_the_first_has_failed(hook, job_id, posted, tiny_job, flink_connection):
+def test_a_repetition_is_posted_when_the_first_has_failed(
+    hook, job_id, posted, tiny_job, flink_connection
+):
     first = posted(["--fail", "the first"])
 
     with FlinkRestHook(flink_connection) as again:
@@ -72,3 +75,16 @@ def test_is_made_when_the_first_has_failed(hook, job_id, posted, tiny_job, flink
     with pytest.raises(FlinkSubmissionError, match="ValueError: the first"):
         first.result(60)
     assert hook.job(job_id).jid == job_id
+
+
+def test_a_cancellation_reaches_the_job_that_comes_of_it(hook, job_id, posted):
+    first = posted()
+
+    hook.cancel(job_id)
+
+    first.result(60)
+    deadline = time.monotonic() + 60
+    while not hook.job(job_id).state.ended:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert hook.job(job_id).state is JobStatus.CANCELED
