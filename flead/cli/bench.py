@@ -171,8 +171,8 @@ def pages(
 
 @bench.command("long-life")
 def long_life(
-    days: Annotated[float, typer.Option(min=0.1, help="Days of runs that are filled in.")] = 7.0,
-    devices: Annotated[int, typer.Option(min=1, help="Updates of each round of the days.")] = 20,
+    days: Annotated[int, typer.Option(min=1, help="Days of runs that are filled in.")] = 7,
+    devices: Annotated[int, typer.Option(min=1, help="Devices of the fleet.")] = 2_407,
     scheduler_seconds: Annotated[
         float, typer.Option(min=10, help="How long the scheduler is watched.")
     ] = 120.0,
