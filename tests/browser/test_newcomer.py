@@ -141,6 +141,21 @@ def test_a_page_of_the_running_stack_is_whole_legible_and_accessible(
     look_at(visitor, address, axe, pictures, f"running-{name}-{theme}-{width}")
 
 
+@pytest.mark.parametrize("name", ["overview", "device", "pipeline", "models"])
+def test_the_pictures_of_the_documentation_are_of_a_running_stack(
+    name, running_site, visit, device, pictures
+):
+    visitor = visit(running_site)
+    visitor.open(f"/devices/{device}?reach=15m" if name == "device" else f"/{name}")
+    picture = pictures / "docs" / f"{name}.png"
+
+    picture.parent.mkdir(exist_ok=True)
+    visitor.page.screenshot(path=picture)
+
+    assert 20_000 < picture.stat().st_size < 400_000
+    assert visitor.noticed() == []
+
+
 def test_a_model_is_rolled_back_from_its_page(running_site, visit):
     admin = visit(running_site)
     page = admin.open("/models")
