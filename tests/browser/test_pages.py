@@ -257,7 +257,8 @@ def test_a_quarantine_shows_the_rule_that_was_broken(admin, names, ask):
 
     page.get_by_role("link", name=names["quarantined"]).first.click()
 
-    broken = page.locator("table").last.locator("tbody tr").first
+    results = page.get_by_role("region", name="What was checked in")
+    broken = results.locator("tbody tr").first
     expect(broken).to_contain_text("broken")
     expect(broken).to_contain_text(rule.replace("_", " "))
     broken.locator("summary").click()
