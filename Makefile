@@ -50,12 +50,13 @@ test-browser: prepare ## look at the fleet pages with a real browser, and at tho
 bench: prepare ## measure the training job and draw docs/images/performance.svg (20 minutes)
 	$(TOOLS)/python -m benchmarks.curves
 
-lint: prepare ## check style, types, direction of imports and SQL
+lint: prepare ## check style, types, direction of imports, SQL and images
 	$(TOOLS)/ruff check
 	$(TOOLS)/ruff format --check
 	$(TOOLS)/mypy
 	$(TOOLS)/lint-imports
 	$(TOOLS)/sqlfluff lint sql
+	$(TOOLS)/hadolint deploy/images/Dockerfile
 
 format: prepare ## rewrite the code in the house's format
 	$(TOOLS)/ruff check --fix

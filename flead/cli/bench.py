@@ -177,6 +177,10 @@ def long_life(
     """Scheduler loop, grid page and queries after days of runs, against an empty database.
 
     Fails when a limit does not hold.
+
+    Prints a figure a line, of the empty and of the filled database, and what was beyond its limit.
+
+    Example: `flead bench long-life --days 1 --scheduler-seconds 30`
     """
     from benchmarks.long_life import Options, run
 

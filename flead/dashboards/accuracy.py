@@ -144,6 +144,7 @@ def accuracy() -> Dashboard:
                 ],
             ),
         ],
+        page="models",
         variables=[features()],
         events=("Rejections and rollbacks", "accuracy/decisions", BAD),
     )

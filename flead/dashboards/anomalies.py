@@ -150,5 +150,6 @@ def anomalies() -> Dashboard:
                 no_value=NO_DAYS,
             ),
         ],
+        page="devices",
         variables=[window()],
     )

@@ -19,7 +19,7 @@ from flead.dashboards.queries import SOURCE, Events, sql
 
 TAG: Final = "flead"
 AIRFLOW: Final = "http://localhost:8080"
-FLEET_PAGE: Final = "${airflow}/plugin/fleet"
+FLEET_PAGES: Final = "${airflow}/flead/"
 DEVICE_DASHBOARD: Final = "flead-device-performance"
 DEVICE_LINK: Final = (
     f"/d/{DEVICE_DASHBOARD}?var-device=${{__value.raw:percentencode}}&${{__url_time_range}}",
@@ -35,6 +35,7 @@ def board(
     description: str,
     panels: Iterable[Builder[Panel]],
     *,
+    page: str,
     variables: Iterable[Variable] = (),
     events: tuple[str, str, str] | None = None,
     since: str = "now-24h",
@@ -44,6 +45,8 @@ def board(
 
     Parameters
     ----------
+    page
+        Of the fleet pages in Airflow, where one can act on what the dashboard shows.
     events
         Name of what is marked on the panels over time, its query, and its colour.
     since
@@ -70,8 +73,8 @@ def board(
         .link(
             dashboard.DashboardLink("Fleet page")
             .type(DashboardLinkType.LINK)
-            .url(FLEET_PAGE)
-            .tooltip("The fleet in Airflow, where one can act")
+            .url(f"{FLEET_PAGES}{page}")
+            .tooltip("The page in Airflow, where one can act")
             .target_blank(True)
             .icon("external link")
         )

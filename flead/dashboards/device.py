@@ -191,6 +191,7 @@ def device_performance() -> Dashboard:
                 no_value=NO_UPDATES,
             ),
         ],
+        page="devices/${device:percentencode}",
         variables=[device(), features()],
         since="now-6h",
     )

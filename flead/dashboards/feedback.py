@@ -122,6 +122,7 @@ def feedback() -> Dashboard:
                 span=WIDTH // 2,
             ),
         ],
+        page="quality",
         variables=[versions()],
         since="now-7d",
     )

@@ -106,6 +106,7 @@ def improvement() -> Dashboard:
                 ],
             ),
         ],
+        page="models",
         variables=[features()],
         events=("Rejections and rollbacks", "accuracy/decisions", BAD),
     )

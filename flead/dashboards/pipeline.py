@@ -256,5 +256,6 @@ def pipeline_health(settings: Settings) -> Dashboard:
                 ],
             ),
         ],
+        page="pipeline",
         since="now-3h",
     )

@@ -98,5 +98,6 @@ def data_quality() -> Dashboard:
                 no_value="No rule was broken",
             ),
         ],
+        page="quality",
         since="now-7d",
     )

@@ -122,6 +122,7 @@ def tuning() -> Dashboard:
                 no_value="No trials",
             ),
         ],
+        page="tuning",
         variables=[features()],
         events=("Decisions", "tuning/annotations", DOUBTFUL),
         since="now-7d",

@@ -16,6 +16,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from flead.stack import processes
 from flead.stack.addresses import Addresses
+from flead.stack.credentials import Credentials
 from flead.stack.flink_rest import FlinkClient
 from flead.stack.home import Home
 from flead.stack.ports import Ports
@@ -63,6 +64,18 @@ def test_postgres_has_a_database_for_airflow_and_one_for_flead(postgres_server):
 def test_postgres_lets_nobody_in_without_the_password(postgres_server):
     with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
         psycopg2.connect(postgres_server, password="guessed")
+
+
+def test_dashboards_log_in_with_a_password_of_their_own_and_only_read(stack_home, postgres_server):
+    url = (
+        f"postgresql://grafana:{Credentials.of(stack_home).postgres_grafana}"
+        f"@127.0.0.1:{Ports.of(stack_home).postgres}/flead"
+    )
+
+    assert query(url, "SHOW transaction_read_only") == [("on",)]
+    assert query(url, "SHOW statement_timeout") == [("30s",)]
+    with pytest.raises(psycopg2.errors.ReadOnlySqlTransaction):
+        query(url, "CREATE TEMPORARY TABLE mine AS SELECT 1")
 
 
 def test_postgres_never_runs_as_root(stack_home, postgres_server):
