@@ -92,13 +92,18 @@ class Visitor:
         Their tab.
     session
         Lets another visitor be the same user without logging in.
+
+    Parameters
+    ----------
+    role
+        The user that is logged in; None for somebody who is not.
     """
 
     def __init__(
         self,
         browser: Browser,
         site: Site,
-        role: str,
+        role: str | None,
         session: Any = None,
         *,
         theme: str = "light",
@@ -115,7 +120,7 @@ class Visitor:
         )
         self._context.set_default_timeout(WAIT_MS)
         self.page = self._context.new_page()
-        if session is None:
+        if session is None and role is not None:
             self._log_in(role)
         self.session = self._context.storage_state()
         self._watch()
@@ -152,11 +157,15 @@ class Visitor:
         """Close the browser of this visitor."""
         self._context.close()
 
-    def _log_in(self, role: str) -> None:
-        self.page.goto(self._site.url)
+    def fill_in_login(self, role: str) -> None:
+        """Type user and password where Airflow asks for them."""
         self.page.get_by_label("Username").fill(role)
         self.page.get_by_label("Password").fill(self._site.passwords[role])
         self.page.keyboard.press("Enter")
+
+    def _log_in(self, role: str) -> None:
+        self.page.goto(self._site.url)
+        self.fill_in_login(role)
         expect(self.page.get_by_role("link", name="Fleet")).to_be_visible()
 
     def _watch(self) -> None:
