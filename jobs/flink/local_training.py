@@ -30,7 +30,11 @@ from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 from pyflink.table import DataTypes, StreamTableEnvironment
 from pyflink.table.udf import FunctionContext, ScalarFunction, udf
 
-from flead.contracts.deployment import MAX_PARALLELISM, TrainingDeployment
+from flead.contracts.deployment import (
+    CHECKPOINT_PAUSE,
+    MAX_PARALLELISM,
+    TrainingDeployment,
+)
 from flead.contracts.messages import (
     CANDIDATE_KEY,
     CONTROL_KEY,
@@ -599,6 +603,10 @@ def main() -> None:
     env.set_parallelism(deployment.parallelism)
     env.set_max_parallelism(MAX_PARALLELISM)
     env.enable_checkpointing(checkpoint_ms(deployment), CheckpointingMode.EXACTLY_ONCE)
+    # Where the fleet has outgrown its interval, rows still get most of the time.
+    env.get_checkpoint_config().set_min_pause_between_checkpoints(
+        int(CHECKPOINT_PAUSE * checkpoint_ms(deployment))
+    )
     tables = StreamTableEnvironment.create(env)
 
     packed = packed_records(tables, deployment).union(feedback_records(tables, deployment))
