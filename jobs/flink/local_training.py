@@ -316,7 +316,7 @@ class TrainBucket(KeyedBroadcastProcessFunction):
         topic, _, message, partition, offset, timestamp = value
         try:
             key = self.adopted_as(topic, message, self.fleet_state(ctx))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             self.rejected.inc()
             # Every subtask reads every broadcast message; one of them reports it.
             if self.first_subtask:
@@ -343,6 +343,7 @@ class TrainBucket(KeyedBroadcastProcessFunction):
         known = fleet.candidate if is_candidate else fleet.global_model
         if model.feature_schema != self.schema or (known and known.version >= model.version):
             return None
+        fleet.check_plausible(model)
         return CANDIDATE_KEY if is_candidate else GLOBAL_KEY
 
     @staticmethod
@@ -351,9 +352,9 @@ class TrainBucket(KeyedBroadcastProcessFunction):
     ) -> Row:
         """Make a dead letter of a broadcast message that does not validate."""
         reason = (
-            DeadLetterReason.INVALID
-            if isinstance(error, msgspec.ValidationError)
-            else DeadLetterReason.MALFORMED
+            DeadLetterReason.MALFORMED
+            if type(error) in (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+            else DeadLetterReason.INVALID
         )
         letter = dead_letter(
             topic, partition, offset, timestamp.to_epoch_milli(), reason, str(error), message
