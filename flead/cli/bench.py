@@ -28,8 +28,11 @@ def training(
     ] = None,
     parallelism: Annotated[int, typer.Option(min=1, help="Parallelism of the job.")] = 2,
     checkpoint_seconds: Annotated[
-        float, typer.Option(min=0.5, help="Time between two checkpoints.")
-    ] = 5.0,
+        float | None,
+        typer.Option(
+            min=0.5, help="Time between two checkpoints (default: as deployed for such a fleet)."
+        ),
+    ] = None,
     latency_seconds: Annotated[
         float, typer.Option(min=0, help="How long latency is measured; 0 leaves it out.")
     ] = 30.0,
@@ -57,7 +60,7 @@ def training(
             devices=devices,
             buckets=buckets,
             parallelism=parallelism,
-            checkpoint_seconds=checkpoint_seconds,
+            checkpoint_interval_seconds=checkpoint_seconds,
             latency_seconds=latency_seconds,
             latency_rate=latency_rate,
             memory_mb=memory_mb,
