@@ -1,9 +1,11 @@
 .DEFAULT_GOAL := help
-.PHONY: help prepare demo test test-unit test-integration test-airflow test-spark test-system test-faults bench lint format schemas locks
+.PHONY: help prepare demo test test-unit test-integration test-airflow test-spark test-system test-faults test-browser bench lint format schemas dashboards reference docs docs-links locks
 
 ENVS  := $(or $(FLEAD_ENVS),$(if $(FLEAD_HOME),$(FLEAD_HOME)/envs,.flead/envs))
 TOOLS := $(ENVS)/tools/bin
 PYTEST = $(1)/bin/python -m pytest
+SITE  := $(or $(FLEAD_HOME),.flead)/docs
+SPHINX = $(TOOLS)/sphinx-build --quiet -c docs -d $(SITE)-state
 SPARK_TESTS := $(addprefix tests/integration/,spark test_batch_analysis.py test_model_evaluation.py)
 
 help: ## list the targets
@@ -12,8 +14,8 @@ help: ## list the targets
 prepare: ## install the environments and the jars (a second time does nothing)
 	@bin/flead prepare all
 
-demo: ## run the main job on a simulated fleet until Ctrl-C
-	@bin/flead demo
+demo: ## run the main job on a simulated fleet, with Spark's analyses, until Ctrl-C
+	@bin/flead demo --with-analysis
 
 test: export FLEAD_QUICK := 1
 test: prepare ## run the tests: all but lengthy ones, of the kills only that of everything at once
@@ -30,7 +32,8 @@ test-integration: prepare ## run the tests against real servers, each started by
 		$(SPARK_TESTS:%=--ignore=%)
 
 test-airflow: prepare ## run the tests of DAGs, operators and triggers in Airflow's environment
-	$(call PYTEST,$(ENVS)/airflow) tests/integration/airflow
+	$(call PYTEST,$(ENVS)/airflow) tests/integration/airflow \
+		$(if $(FLEAD_QUICK),-m "not lengthy")
 
 test-spark: prepare ## run the tests of the analyses on Spark
 	$(call PYTEST,$(ENVS)/tools) $(SPARK_TESTS)
@@ -41,15 +44,19 @@ test-system: prepare ## run the demo on a small fleet through the whole stack, l
 test-faults: prepare ## kill servers under load and account for every row
 	$(call PYTEST,$(ENVS)/tools) tests/faults
 
+test-browser: prepare ## look at the fleet pages with a real browser, and at those of `make demo`
+	$(call PYTEST,$(ENVS)/tools) tests/browser $(if $(FLEAD_QUICK),-m "not lengthy")
+
 bench: prepare ## measure the training job and draw docs/images/performance.svg (20 minutes)
 	$(TOOLS)/python -m benchmarks.curves
 
-lint: prepare ## check style, types, direction of imports and SQL
+lint: prepare ## check style, types, direction of imports, SQL and images
 	$(TOOLS)/ruff check
 	$(TOOLS)/ruff format --check
 	$(TOOLS)/mypy
 	$(TOOLS)/lint-imports
 	$(TOOLS)/sqlfluff lint sql
+	$(TOOLS)/hadolint deploy/images/Dockerfile
 
 format: prepare ## rewrite the code in the house's format
 	$(TOOLS)/ruff check --fix
@@ -57,6 +64,19 @@ format: prepare ## rewrite the code in the house's format
 
 schemas: prepare ## write docs/schemas from the contracts
 	$(TOOLS)/python -m flead.contracts.jsonschema docs/schemas
+
+dashboards: prepare ## write Grafana's dashboards and alert rules from the code
+	$(TOOLS)/python -m flead.dashboards grafana
+
+reference: prepare ## write docs/reference from the code, the DAGs and a migrated database
+	$(TOOLS)/python -m reference docs/reference
+
+docs: prepare ## build the documentation into .flead/docs; a warning is an error
+	$(SPHINX) -b html --fail-on-warning --keep-going . $(SITE)
+	@echo "open $(SITE)/index.html"
+
+docs-links: prepare ## ask every address outside that the documentation links to (needs the internet)
+	$(SPHINX) -b linkcheck . $(SITE)-links
 
 locks: prepare ## resolve requirements/*.in into hashed locks
 	@for in in requirements/*.in; do \

@@ -5,16 +5,21 @@ running job with a savepoint, opens an attempt (its row, with the job id, is wri
 is posted), sends its hyperparameters to the fleet under the next revision, submits the job from the
 newest savepoint or retained checkpoint, and waits until every vertex runs and a checkpoint has
 completed.
+When that fails, or takes longer than `FLEAD_JOB_START_SECONDS`, the job is cancelled, and what was
+stopped for it runs again with its own parameters: from the newest checkpoint of the job that failed
+if that one made any, so that no row is trained twice or left out, else from its own savepoint. The
+run has failed all the same, and its last task, `tell`, says why and what runs now.
 Another feature list, or `fresh`, starts from nothing; the newest model of its features, if there is
 one, is sent to the devices again. `resume` takes up what ran when the stack went down, with its
 stored configuration; the other Params are then ignored.
 
 ## Triage
+* **`tell` failed.** Its message says why the deployment failed and what runs now; the other tasks
+  that failed show the same in detail. When a job runs "as before" there is no hurry.
 * **`find_running_job` failed.** Something would have refused the new job, and the running one was
   left alone. The message names the Param, the setting of Flink, or the property of the connection.
 * **`submit` failed: "was not accepted", with a Python traceback.** The job's script raised. Correct
-  the Params (or the script) and trigger a new run: it continues from the savepoint that
-  `stop_running_job` left.
+  the Params (or the script) and trigger a new run: it continues where the restored job is.
 * **"was not accepted", the script is not found.** `FLEAD_TRAINING_SCRIPT` is its path on the
   JobManager's machine, where `flead` must be installed too.
 * **"was not accepted: ... Cannot find checkpoint or savepoint".** The files are gone. Trigger a new
@@ -26,25 +31,32 @@ stored configuration; the other Params are then ignored.
   cancelled. Nothing is lost: the new job continues from its newest retained checkpoint.
 * **Flink, Kafka or PostgreSQL do not answer.** `bin/flead status`, then `bin/flead logs SERVICE`.
   The task is tried again; clearing it later does no harm, because each task may run twice.
-* **Until a run succeeds no device trains.** Rows wait in Kafka and are trained afterwards. Every
-  attempt, with the reason of its end, is in the table `training_deployments`.
+* **`restore` failed.** What ran before did not start either, so no device trains: rows wait in
+  Kafka and are trained afterwards. `monitor_training` tries again, further and further apart.
+* **A person marked `submit` as failed, or cleared it.** The job is cancelled in Flink (the log of
+  the trigger says so), and what ran before is restored.
+* **`submit` refuses a job that is over.** It was cleared after another deployment had taken its
+  place. Trigger a new run.
+* **What happened when.** Every attempt and stop, with its reason, is in `training_deployments`.
 """
 
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 from airflow.sdk import Param, dag, task
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
 from flead.contracts.deployment import MAX_PARALLELISM, TrainingDeployment
 from flead.contracts.simulation import FEATURES
-from flead.settings import Settings
+from flead.settings import Settings, TrainingCluster
 from flead_airflow import connections
 from flead_airflow.defaults import task_defaults
 from flead_airflow.flink.operators import (
     FAILURE_KEY,
+    FlinkCancelOperator,
     FlinkStopWithSavepointOperator,
     FlinkSubmitPythonJobOperator,
 )
@@ -53,6 +65,18 @@ from flead_airflow.preparing import create_topics, migrate
 SETTINGS = Settings.from_environment()
 DEFAULT = TrainingDeployment(features=list(FEATURES), bootstrap_servers="")
 HYPERPARAMETERS = DEFAULT.hyperparameters
+NO_REASON = (
+    "see the first task that failed; a submission that a person ended, or that took too long,"
+    " leaves no other reason, and its job was cancelled"
+)
+ON_KUBERNETES: dict[str, Any] = {}
+OF_DEPLOYMENT: dict[str, Any] = {}
+if SETTINGS.training_cluster is TrainingCluster.KUBERNETES:
+    from flead_airflow.kubernetes import KUBERNETES, template
+
+    METADATA = template()["metadata"]
+    ON_KUBERNETES = {"kubernetes_conn_id": KUBERNETES, "namespace": METADATA.get("namespace")}
+    OF_DEPLOYMENT = {"deployment_name": METADATA["name"], **ON_KUBERNETES}
 
 PARAMS = {
     "features": Param(
@@ -113,10 +137,18 @@ PARAMS = {
         description="Task slots of Flink that the job takes.",
     ),
     "checkpoint_interval_seconds": Param(
-        DEFAULT.checkpoint_interval_seconds,
-        type="number",
+        default=None,
+        type=["null", "number"],
         minimum=0.5,
-        description="Seconds between checkpoints: updates become visible with them.",
+        description="Seconds between checkpoints: updates become visible with them. Empty: 5, more"
+        " for a fleet of more than 20,000 devices.",
+    ),
+    "devices": Param(
+        default=None,
+        type=["null", "integer"],
+        minimum=1,
+        description="Devices that the fleet will have, for the time between checkpoints. Empty:"
+        " those that an update counted of in the last day.",
     ),
     "fresh": Param(
         default=False,
@@ -184,17 +216,122 @@ def record_active(job_id: str) -> None:
     record(connections.servers().database_url, job_id)
 
 
-@task(trigger_rule="one_failed")
-def record_failure(ti: RuntimeTaskInstanceProtocol) -> None:
-    """Write down why the job did not start."""
+@task
+def record_failure(ti: RuntimeTaskInstanceProtocol) -> str:
+    """Write down why the job did not start, and the state that it left; return the reason."""
     from flead_airflow.deployments import record_failure as record
 
     job_id = ti.xcom_pull(task_ids="open_attempt", key="job_id")
     if job_id is None:
-        raise AirflowSkipException("no attempt was opened")
-    reason = ti.xcom_pull(task_ids="submit", key=FAILURE_KEY) or "see the log of the DAG run"
+        return "see the first task that failed; no attempt was opened"
+    reason = ti.xcom_pull(task_ids="submit", key=FAILURE_KEY) or NO_REASON
     with connections.flink() as flink:
         record(connections.servers().database_url, flink, job_id, reason)
+    return str(reason)
+
+
+@task
+def open_restored(stopped: dict[str, str | None], run_id: str) -> dict[str, Any]:
+    """Write an attempt of what was stopped for this deployment, with its own parameters."""
+    from flead_airflow import deployments
+
+    with connections.flink() as flink:
+        submission = deployments.open_restored(
+            connections.servers(),
+            flink,
+            deployment_id=run_id,
+            stopped_job=stopped["job_id"],
+            savepoint=stopped["savepoint_path"],
+        )
+    if submission is None:
+        raise AirflowSkipException("no job was stopped for this deployment: nothing to restore")
+    return msgspec.to_builtins(submission)
+
+
+@task(trigger_rule="all_done_min_one_success")
+def tell(reason: str, ti: RuntimeTaskInstanceProtocol, run_id: str) -> None:
+    """Fail with why the deployment has failed and what runs now."""
+    from flead_airflow import deployments
+
+    database_url = connections.servers().database_url
+    restored_job = ti.xcom_pull(task_ids="open_restored", key="job_id")
+    failure = ti.xcom_pull(task_ids="restore", key=FAILURE_KEY)
+    with connections.flink() as flink:
+        if restored_job and failure:
+            deployments.record_failure(database_url, flink, restored_job, failure)
+        told = deployments.outcome_of_failure(database_url, flink, run_id, reason)
+    raise AirflowFailException(told)
+
+
+def only_while_open(job_id: str) -> AbstractContextManager[None]:
+    """Guard of a submission: under the lock of submissions, and for an open attempt only."""
+    from flead_airflow.deployments import submitting
+
+    return submitting(connections.servers().database_url, job_id)
+
+
+@task
+def manifest(attempt: dict[str, Any]) -> str:
+    """Fill in the FlinkDeployment of an attempt."""
+    from flead_airflow.kubernetes import manifest_of
+
+    with only_while_open(attempt["job_id"]):
+        return manifest_of(attempt)
+
+
+def submission(task_id: str, attempt: Any, after: Any) -> Any:
+    """Submit the job of an attempt after a task, and wait until it has started."""
+    awaited = {
+        "task_id": task_id,
+        "job_id": attempt["job_id"],
+        "start_timeout_seconds": SETTINGS.job_start_seconds,
+        "flink_conn_id": connections.FLINK,
+    }
+    if SETTINGS.training_cluster is TrainingCluster.KUBERNETES:
+        from flead_airflow.flink.kubernetes import FlinkAwaitJobOperator, FlinkDeploymentOperator
+
+        filled = manifest.override(task_id=f"{task_id}_manifest")(attempt)
+        created = FlinkDeploymentOperator(
+            task_id=f"{task_id}_cluster", application_file=filled, **ON_KUBERNETES
+        )
+        started = FlinkAwaitJobOperator(**awaited)
+        after >> filled >> created >> started
+        return started
+    submitted = FlinkSubmitPythonJobOperator(
+        script=SETTINGS.training_script,
+        arguments=attempt["arguments"],
+        parallelism=attempt["parallelism"],
+        savepoint_path=attempt["savepoint_path"],
+        guard=only_while_open,
+        **awaited,
+    )
+    after >> submitted
+    return submitted
+
+
+def stop(task_id: str, job_id: Any) -> Any:
+    """Stop a job with a savepoint."""
+    stopped = {"task_id": task_id, "job_id": job_id, "flink_conn_id": connections.FLINK}
+    if SETTINGS.training_cluster is TrainingCluster.KUBERNETES:
+        from flead_airflow.flink.kubernetes import FlinkDeploymentStopOperator
+
+        return FlinkDeploymentStopOperator(**stopped, **OF_DEPLOYMENT)
+    return FlinkStopWithSavepointOperator(**stopped)
+
+
+def cancel_failed_job() -> Any:
+    """End the job that has not started."""
+    cancelled = {
+        "task_id": "cancel_failed_job",
+        "job_id": "{{ ti.xcom_pull(task_ids='open_attempt', key='job_id') or '' }}",
+        "flink_conn_id": connections.FLINK,
+        "trigger_rule": "one_failed",
+    }
+    if SETTINGS.training_cluster is TrainingCluster.KUBERNETES:
+        from flead_airflow.flink.kubernetes import FlinkDeploymentCancelOperator
+
+        return FlinkDeploymentCancelOperator(**cancelled, **OF_DEPLOYMENT)
+    return FlinkCancelOperator(**cancelled)
 
 
 @dag(
@@ -212,26 +349,26 @@ def record_failure(ti: RuntimeTaskInstanceProtocol) -> None:
     ),
 )
 def deploy_training() -> None:
-    """Prepare, stop, open, send, submit, record."""
+    """Prepare, stop, open, send, submit, record; when that fails, restore what was stopped."""
     running = find_running_job()
-    stop = FlinkStopWithSavepointOperator(
-        task_id="stop_running_job", job_id=running, flink_conn_id=connections.FLINK
-    )
-    attempt = open_attempt(stop.output)
-    submit = FlinkSubmitPythonJobOperator(
-        task_id="submit",
-        script=SETTINGS.training_script,
-        job_id=attempt["job_id"],
-        arguments=attempt["arguments"],
-        parallelism=attempt["parallelism"],
-        savepoint_path=attempt["savepoint_path"],
-        start_timeout_seconds=SETTINGS.job_start_seconds,
-        flink_conn_id=connections.FLINK,
-    )
+    attempt = open_attempt(stop("stop_running_job", running).output)
+    sent = send_hyperparameters()
+    submit = submission("submit", attempt, after=sent)
     [migrate(), create_topics()] >> running
-    attempt >> send_hyperparameters() >> submit
+    attempt >> sent
     record_active(submit.output)
-    submit >> record_failure()
+
+    cancel = cancel_failed_job()
+    reason = record_failure()
+    # Found stopped, unless the stop itself was cut short.
+    stopped = stop("find_stopped_job", "{{ ti.xcom_pull(task_ids='find_running_job') or '' }}")
+    before = open_restored(stopped.output)
+    sent_back = send_hyperparameters.override(task_id="send_hyperparameters_back")()
+    restore = submission("restore", before, after=sent_back)
+    restored = record_active.override(task_id="record_restored")(restore.output)
+    [attempt, sent, submit] >> cancel >> reason >> stopped
+    before >> sent_back
+    restored >> tell(reason)
 
 
 deploy_training()

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -11,6 +12,7 @@ from msgspec import Meta
 PREFIX = "FLEAD_"
 MODELS_VARIABLE = "GLOBAL_MODELS_DIR"
 TRAINING_SCRIPT = Path(__file__).resolve().parents[1] / "jobs" / "flink" / "local_training.py"
+FLINK_DEPLOYMENT = Path(__file__).resolve().parents[1] / "deploy/kubernetes/flink-deployment.yaml"
 JSON_SETTINGS: Final = ("strategy_options", "tuning_bounds", "health_notifier_options")
 
 AT_LEAST_AS_LONG: Final = (
@@ -26,6 +28,13 @@ PositiveFloat = Annotated[float, Meta(gt=0)]
 PositiveInt = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 SPARK_SCRIPTS = Path(__file__).resolve().parents[1] / "jobs" / "spark"
+
+
+class TrainingCluster(StrEnum):
+    """Where the training job runs."""
+
+    SESSION = "session"
+    KUBERNETES = "kubernetes"
 
 
 class TuningBounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True):
     max_wait_seconds: Annotated[float, Meta(gt=0)] = 600.0
     """How long a round waits for updates before it ends as skipped."""
     max_updates_per_round: Annotated[int, Meta(ge=1)] = 20_000
+    """Updates that one round takes; those beyond wait for the next."""
     max_staleness: Annotated[int, Meta(ge=0)] = 10
     """Versions that the base of an update may lie behind the parent."""
     max_update_norm: Annotated[float, Meta(gt=0)] = 100.0
@@ -78,6 +88,7 @@ class Settings(msgspec.Struct, frozen=True):
     rollback_alpha: Annotated[float, Meta(gt=0, lt=1)] = 0.01
     """Significance at which it is."""
     strategy: str = "fedavg"
+    """How updates are aggregated, by its name in `flead.federation.strategy`."""
     strategy_options: dict[str, Any] = {}
     """JSON, as `{"staleness_discount": 0.5}`: see `flead.federation.strategy`."""
     global_models_dir: str = "models"
@@ -204,6 +215,10 @@ class Settings(msgspec.Struct, frozen=True):
     """Days that logs of Airflow's tasks and event logs of Spark are kept after the last change."""
     retention_airflow_days: Annotated[int, Meta(ge=1)] = 30
     """Days that Airflow's metadata (DAG runs, XComs, log entries) is kept."""
+    training_cluster: TrainingCluster = TrainingCluster.SESSION
+    """`session`: the Flink cluster of `flead_flink`; `kubernetes`: one that is made for the job."""
+    kubernetes_manifest: str = str(FLINK_DEPLOYMENT)
+    """Path of the FlinkDeployment that the training job is deployed with on Kubernetes."""
     training_script: str = str(TRAINING_SCRIPT)
     """Path of the training job on the JobManager's machine; this checkout's, when they share it."""
 

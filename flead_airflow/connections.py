@@ -8,6 +8,7 @@ import msgspec
 from airflow.sdk import BaseHook, Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 
+from flead.settings import Settings, TrainingCluster
 from flead_airflow.flink.hook import FlinkRestHook
 
 DATABASE: Final = "flead_db"
@@ -73,8 +74,20 @@ def metadata_url() -> str | None:
 
 
 def flink() -> FlinkRestHook:
-    """Return the hook of the Flink cluster, a context manager."""
-    return FlinkRestHook(FLINK)
+    """Return the hook of the Flink cluster, a context manager.
+
+    Raises
+    ------
+    ValueError
+        When it is to be made on Kubernetes and the manifest cannot be read.
+    """
+    if Settings.from_environment().training_cluster is TrainingCluster.SESSION:
+        return FlinkRestHook(FLINK)
+    # the client of Kubernetes takes a second to import
+    from flead_airflow.flink.kubernetes import FlinkApplicationHook  # noqa: PLC0415
+    from flead_airflow.kubernetes import KUBERNETES, template  # noqa: PLC0415
+
+    return FlinkApplicationHook(FLINK, template(), KUBERNETES)
 
 
 def database_url(connection: Connection) -> str:

@@ -4,19 +4,22 @@ Each function may run twice. The database holds the progress; Flink is asked wha
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
+from airflow.sdk.exceptions import AirflowFailException
 
-from flead.contracts.deployment import TrainingDeployment
+from flead.contracts.deployment import TrainingDeployment, checkpoint_interval
 from flead.contracts.messages import Hyperparameters
 from flead.contracts.schema import feature_schema
 from flead.rounds.lineage import queue_head
-from flead.storage import control, deployments
+from flead.storage import control, deployments, updates
 from flead.storage.connection import Cursor, connect
 from flead.storage.deployments import Attempt, AttemptStatus
-from flead.storage.locks import Lock, lock_for_transaction
+from flead.storage.locks import Lock, hold, lock_for_transaction
 from flead_airflow.connections import Servers, flink_kafka_properties
 from flead_airflow.flink.checkpoints import StateDirectories, newest_state
 from flead_airflow.flink.errors import FlinkStateError
@@ -37,9 +40,12 @@ class Submission(msgspec.Struct, frozen=True):
 
 
 def configuration_of(
-    params: Mapping[str, Any], servers: Servers, flink: FlinkRestHook
+    cursor: Cursor, params: Mapping[str, Any], servers: Servers, flink: FlinkRestHook
 ) -> TrainingDeployment:
     """Make the job's configuration out of the Params of a run and the addresses of today.
+
+    Without a time between checkpoints it is the one for as many devices as the Param says, or else
+    as the database knows to be active.
 
     Raises
     ------
@@ -49,12 +55,17 @@ def configuration_of(
         When the Flink connection would give secrets away.
     """
     names = [field.name for field in msgspec.structs.fields(Hyperparameters)]
+    interval = params["checkpoint_interval_seconds"]
+    if interval is None:
+        devices = params["devices"] or updates.active_devices(cursor, datetime.now(UTC))
+        interval = checkpoint_interval(devices)
+        logger.info("A checkpoint every %g s, for %s devices", interval, f"{devices:,}")
     return msgspec.convert(
         {
             "features": params["features"],
             "hyperparameters": {name: params[name] for name in names},
             "parallelism": params["parallelism"],
-            "checkpoint_interval_seconds": params["checkpoint_interval_seconds"],
+            "checkpoint_interval_seconds": interval,
             "bootstrap_servers": servers.bootstrap_servers,
             "kafka": flink_kafka_properties(flink.connection),
         },
@@ -76,9 +87,9 @@ def find_running_job(
     FlinkStateError
         When no state could be found to continue from, though there may be one.
     """
-    configuration = configuration_of(params, servers, flink)
     StateDirectories.of(flink.configuration())
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
+        configuration = configuration_of(cursor, params, servers, flink)
         if not params["fresh"]:
             restore_point(cursor, configuration, flink)
         attempts = deployments.newest_attempts(cursor)
@@ -112,13 +123,13 @@ def open_new(
     stopped_job, savepoint : str, optional
         The job that was stopped for this deployment, and the savepoint that it left.
     """
-    configuration = configuration_of(params, servers, flink)
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
         lock_for_transaction(cursor, Lock.SUBMISSIONS)
+        configuration = configuration_of(cursor, params, servers, flink)
         if stopped_job:
-            reason = f"replaced by deployment {deployment_id}"
             left = savepoint or _state_left_by(stopped_job, flink)
-            deployments.mark_stopped(cursor, stopped_job, reason, left)
+            control_before = control.newest_control(cursor)
+            deployments.mark_replaced(cursor, stopped_job, deployment_id, left, control_before)
         restored_from = None if params["fresh"] else restore_point(cursor, configuration, flink)
         opened_before = {attempt.job_id for attempt in deployments.newest_attempts(cursor)}
         submission = _open(cursor, flink, deployment_id, configuration, restored_from)
@@ -136,19 +147,69 @@ def open_resumed(servers: Servers, flink: FlinkRestHook) -> Submission | None:
     """
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
         lock_for_transaction(cursor, Lock.SUBMISSIONS)
-        attempt = deployments.resumable(cursor)
-        if attempt is None:
+        return _open_resumed(cursor, servers, flink)
+
+
+def open_restored(
+    servers: Servers,
+    flink: FlinkRestHook,
+    *,
+    deployment_id: str,
+    stopped_job: str | None,
+    savepoint: str | None,
+) -> Submission | None:
+    """Open an attempt of what was stopped for a deployment that did not start.
+
+    It has its own parameters, and continues from the newest checkpoint of the job that did not
+    start if that one made any, else from its own savepoint. The hyperparameters that the fleet had
+    when it was stopped, tuned ones included, are queued under the next revision. Whatever runs
+    since is taken up as it is.
+
+    Parameters
+    ----------
+    deployment_id, stopped_job, savepoint
+        As for `open_new`, which may not have come to record them.
+
+    Returns
+    -------
+    Submission or None
+        None when nothing was stopped, so that there is nothing to go back to.
+    """
+    with connect(servers.database_url) as connection, connection.cursor() as cursor:
+        lock_for_transaction(cursor, Lock.SUBMISSIONS)
+        active = deployments.active(cursor)
+        # a deployment may have failed before it came to record that it had stopped another
+        if active and active.job_id == stopped_job:
+            left = savepoint or _state_left_by(stopped_job, flink)
+            control_before = control.newest_control(cursor)
+            deployments.mark_replaced(cursor, stopped_job, deployment_id, left, control_before)
+        before = deployments.replaced_by(cursor, deployment_id)
+        if before is None:
             return None
-        job = flink.find_job(attempt.job_id)
-        if job and not job.state.ended:
-            return _submission(attempt)
-        configuration = msgspec.structs.replace(
-            attempt.configuration,
-            bootstrap_servers=servers.bootstrap_servers,
-            kafka=flink_kafka_properties(flink.connection),
-        )
-        restored_from = restore_point(cursor, configuration, flink)
-        return _open(cursor, flink, attempt.deployment_id, configuration, restored_from)
+        reason = f"deployment {deployment_id}, which was to replace it, has not started"
+        hyperparameters = deployments.reinstate(cursor, before.job_id, reason)
+        if hyperparameters is not None:
+            queue_head(cursor, before.configuration.features)
+            control.queue_hyperparameters(cursor, hyperparameters)
+        return _open_resumed(cursor, servers, flink, reason)
+
+
+def _open_resumed(
+    cursor: Cursor, servers: Servers, flink: FlinkRestHook, reason: str | None = None
+) -> Submission | None:
+    attempt = deployments.resumable(cursor)
+    if attempt is None:
+        return None
+    job = flink.find_job(attempt.job_id)
+    if job and not job.state.ended:
+        return _submission(attempt)
+    configuration = msgspec.structs.replace(
+        attempt.configuration,
+        bootstrap_servers=servers.bootstrap_servers,
+        kafka=flink_kafka_properties(flink.connection),
+    )
+    restored_from = restore_point(cursor, configuration, flink)
+    return _open(cursor, flink, attempt.deployment_id, configuration, restored_from, reason)
 
 
 def restore_point(
@@ -158,7 +219,7 @@ def restore_point(
 
     A job commits its outputs with its checkpoints, so the state to continue from is always that of
     the last attempt that completed one. Another feature list or number of buckets has other state:
-    then there is none.
+    then there is none, but an attempt that failed to start is passed over.
 
     Raises
     ------
@@ -169,15 +230,15 @@ def restore_point(
     directories = StateDirectories.of(flink.configuration())
     for attempt in deployments.newest_attempts(cursor):
         state = attempt.savepoint_path
-        if state is None and attempt.status is AttemptStatus.FAILED:
-            continue  # what it left was looked for when it failed
-        if state is None:
-            # a stop that was cut short has left a savepoint which no row names
-            state = newest_state(flink, directories, attempt.job_id)
         same = (attempt.feature_schema, attempt.configuration.buckets) == (
             schema,
             configuration.buckets,
         )
+        if attempt.status is AttemptStatus.FAILED and not (same and state):
+            continue  # what it left was looked for when it failed
+        if state is None:
+            # a stop that was cut short has left a savepoint which no row names
+            state = newest_state(flink, directories, attempt.job_id)
         return (state or attempt.restored_from) if same else None
     return None
 
@@ -188,6 +249,7 @@ def _open(
     deployment_id: str,
     configuration: TrainingDeployment,
     restored_from: str | None,
+    reason: str | None = None,
 ) -> Submission:
     """Open an attempt; one that was opened before and never reached Flink is taken up again."""
     for attempt in deployments.newest_attempts(cursor):
@@ -195,10 +257,10 @@ def _open(
             continue
         planned = (attempt.configuration, attempt.restored_from)
         if planned != (configuration, restored_from) or flink.find_job(attempt.job_id):
-            reason = "Flink has lost or ended the job"
-            deployments.mark_suspended(cursor, attempt.job_id, reason, savepoint_path=None)
+            lost = "Flink has lost or ended the job"
+            deployments.mark_suspended(cursor, attempt.job_id, lost, savepoint_path=None)
     return _submission(
-        deployments.open_attempt(cursor, deployment_id, configuration, restored_from)
+        deployments.open_attempt(cursor, deployment_id, configuration, restored_from, reason)
     )
 
 
@@ -209,11 +271,57 @@ def record_active(database_url: str, job_id: str) -> None:
     logger.info("Deployment %s, attempt %s, is active", attempt.deployment_id, attempt.attempt)
 
 
+@contextmanager
+def submitting(database_url: str, job_id: str) -> Iterator[None]:
+    """Hold the lock of submissions while the job of an attempt is looked for and posted.
+
+    Raises
+    ------
+    AirflowFailException
+        The attempt is over, so that its job must not run: its task was cleared, say, after another
+        deployment has taken its place.
+    """
+    with hold(database_url, Lock.SUBMISSIONS):
+        with connect(database_url) as connection, connection.cursor() as cursor:
+            attempt = deployments.attempt_of(cursor, job_id)
+        if attempt.status not in UNFINISHED:
+            raise AirflowFailException(
+                f"job {job_id} of deployment {attempt.deployment_id} is {attempt.status} in"
+                " training_deployments, and another may run: trigger a new run of deploy_training"
+            )
+        yield
+
+
 def record_failure(database_url: str, flink: FlinkRestHook, job_id: str, reason: str) -> None:
     """Record that a job did not start, and the state that it left if it got that far."""
     left = _state_left_by(job_id, flink)
     with connect(database_url) as connection, connection.cursor() as cursor:
         deployments.mark_failed(cursor, job_id, reason, left)
+
+
+def outcome_of_failure(
+    database_url: str, flink: FlinkRestHook, deployment_id: str, reason: str
+) -> str:
+    """Say for people what runs after a deployment has failed, and why it has."""
+    with connect(database_url) as connection, connection.cursor() as cursor:
+        active = deployments.active(cursor)
+        expected = deployments.expected(cursor)
+    job = flink.find_job(active.job_id) if active else None
+    if active and job and not job.state.ended:
+        configuration = active.configuration
+        now = (
+            f"deployment {active.deployment_id} runs with its parameters as before"
+            f" (job {active.job_id}, parallelism {configuration.parallelism},"
+            f" from {active.restored_from or 'nothing'})"
+        )
+    elif expected:
+        now = (
+            f"deployment {expected.deployment_id} should run and does not;"
+            " monitor_training deploys it again"
+        )
+    else:
+        now = "no training job runs now, for none ran before it"
+    return f"{deployment_id} has failed, and {now}. Why it failed: {reason}"
 
 
 def _state_left_by(job_id: str, flink: FlinkRestHook) -> str | None:

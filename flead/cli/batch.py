@@ -28,6 +28,10 @@ def batch(
     are in the table `batch_analysis_results`, in place of those that the day had. Airflow's
     backfill does the same for a range of days. Ends with 1 when the day was not analysed; a day
     without rows is.
+
+    Prints rows, devices, the model that called anomalies, and whether rows have come since.
+
+    Example: `flead batch --date 2026-03-02`
     """
     day = past_day(date, datetime.now(UTC).date())
     import msgspec

@@ -28,8 +28,11 @@ def training(
     ] = None,
     parallelism: Annotated[int, typer.Option(min=1, help="Parallelism of the job.")] = 2,
     checkpoint_seconds: Annotated[
-        float, typer.Option(min=0.5, help="Time between two checkpoints.")
-    ] = 5.0,
+        float | None,
+        typer.Option(
+            min=0.5, help="Time between two checkpoints (default: as deployed for such a fleet)."
+        ),
+    ] = None,
     latency_seconds: Annotated[
         float, typer.Option(min=0, help="How long latency is measured; 0 leaves it out.")
     ] = 30.0,
@@ -43,6 +46,10 @@ def training(
 
     The plain consumer runs the same learning on the same rows in one process, without state,
     checkpoints or transactions: the ratio, by CPU second, is what exactly-once on Flink costs.
+
+    Prints a figure a line: rows a second and a CPU second of both, latency, memory, checkpoints.
+
+    Example: `flead bench training --rows 500000 --warm-up-rows 500000`
     """
     from benchmarks.training import Options, run
 
@@ -53,7 +60,7 @@ def training(
             devices=devices,
             buckets=buckets,
             parallelism=parallelism,
-            checkpoint_seconds=checkpoint_seconds,
+            checkpoint_interval_seconds=checkpoint_seconds,
             latency_seconds=latency_seconds,
             latency_rate=latency_rate,
             memory_mb=memory_mb,
@@ -70,7 +77,12 @@ def stream_analysis(
     max_rows: Annotated[int, typer.Option(min=1_000, help="Messages of a batch.")] = 200_000,
     json: Json = False,
 ) -> None:
-    """Throughput of the stream analysis over a full topic, against decoding only."""
+    """Throughput of the stream analysis over a full topic, against decoding only.
+
+    Prints a figure a line: rows a second of both, CPU seconds, memory.
+
+    Example: `flead bench stream-analysis --rows 200000`
+    """
     from benchmarks.stream_analysis import Options, run
 
     result = run(
@@ -90,6 +102,10 @@ def batch(
     """Throughput and memory of the daily analysis on Spark, against Polars on the same files.
 
     Fails when the two do not agree.
+
+    Prints a figure a line: seconds, CPU seconds, rows a second and memory of both.
+
+    Example: `flead bench batch --rows 1000000`
     """
     from benchmarks.batch_analysis import Options, run
 
@@ -107,7 +123,12 @@ def evaluation(
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each; the quickest counts.")] = 2,
     json: Json = False,
 ) -> None:
-    """Time of an evaluation of many versions and their parents, against that of one version."""
+    """Time of an evaluation of many versions and their parents, against that of one version.
+
+    Prints a figure a line: seconds with and without the session's start, CPU seconds, memory.
+
+    Example: `flead bench evaluation --rows 200000 --versions 3`
+    """
     from benchmarks.model_evaluation import Options, run
 
     result = run(
@@ -115,6 +136,68 @@ def evaluation(
         lambda line: typer.echo(line, err=True),
     )
     _show(result, json)
+
+
+@bench.command()
+def pages(
+    repeats: Annotated[int, typer.Option(min=1, help="Times that each page is asked for.")] = 20,
+    full_only: Annotated[
+        bool, typer.Option("--full-only", help="Leave out the fleet of 240,700 devices.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Time of each fleet page's queries after a month, of 2,407 and of 240,700 devices.
+
+    The limits are 100 ms and 1 s at the 95th percentile. Filling the larger database takes
+    minutes and 10 GB.
+
+    Prints a line for each page of both databases: median and 95th percentile in milliseconds.
+
+    Example: `flead bench pages --full-only --repeats 5`
+    """
+    from benchmarks.filled.fleet import FULL, LARGE
+    from benchmarks.pages import Options, run
+
+    sizes = (FULL,) if full_only else (FULL, LARGE)
+    result = run(Options(sizes=sizes, repeats=repeats), lambda line: typer.echo(line, err=True))
+    if json:
+        _show(result, json)
+        return
+    for database in result.databases:
+        typer.echo(f"{database.devices:,} devices, {database.days} days")
+        for page in database.pages:
+            typer.echo(
+                f"  {page.page:<28} p50 {page.p50_ms:>8.1f} ms   p95 {page.p95_ms:>8.1f} ms"
+                f"   {'' if page.is_within else f'beyond {database.limit_ms:g} ms'}"
+            )
+
+
+@bench.command("long-life")
+def long_life(
+    days: Annotated[int, typer.Option(min=1, help="Days of runs that are filled in.")] = 7,
+    devices: Annotated[int, typer.Option(min=1, help="Devices of the fleet.")] = 2_407,
+    scheduler_seconds: Annotated[
+        float, typer.Option(min=10, help="How long the scheduler is watched.")
+    ] = 120.0,
+    json: Json = False,
+) -> None:
+    """Scheduler loop, grid page and queries after days of runs, against an empty database.
+
+    Fails when a limit does not hold.
+
+    Prints a figure a line, of the empty and of the filled database, and what was beyond its limit.
+
+    Example: `flead bench long-life --days 1 --scheduler-seconds 30`
+    """
+    from benchmarks.long_life import Options, run
+
+    result = run(
+        Options(days=days, devices=devices, scheduler_seconds=scheduler_seconds),
+        lambda line: typer.echo(line, err=True),
+    )
+    _show(result, json)
+    if result.beyond:
+        raise typer.Exit(1)
 
 
 def _show(result: object, as_json: bool) -> None:
@@ -134,7 +217,12 @@ def closed_loop(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Compare device feedback and tuning with the open loop, offline, on five fleets."""
+    """Compare device feedback and tuning with the open loop, offline, on five fleets.
+
+    Prints a figure a line: rows until a drift is made good, F1, log loss, bytes saved.
+
+    Example: `flead bench closed-loop --plot closed-loop.png`
+    """
     import msgspec
 
     from benchmarks.closed_loop import draw, run

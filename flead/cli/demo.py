@@ -59,6 +59,11 @@ def demo(
     measured before they trained on the rows. Without --until-version or --until-decision it goes on
     until Ctrl-C. At its end it stops what it started, the training job with a savepoint; the data
     stays for the next time.
+
+    Prints addresses and login, then a live table of the newest versions; with --json one object
+    with what this run made, at its end.
+
+    Example: `flead demo --devices 500 --until-version 3`
     """
     if json and until_version is None and not until_decision:
         raise typer.BadParameter(

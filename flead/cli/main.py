@@ -4,7 +4,22 @@ import sys
 
 import typer
 
-from flead.cli import batch, bench, demo, experiment, models, replay, rounds, simulate, stack
+from flead.cli import (
+    batch,
+    bench,
+    dead_letters,
+    demo,
+    doctor,
+    experiment,
+    models,
+    pages,
+    replay,
+    rounds,
+    secrets,
+    simulate,
+    sql,
+    stack,
+)
 from flead.cli.errors import explanation
 
 app = typer.Typer(
@@ -17,8 +32,10 @@ app = typer.Typer(
         "runs the federation.\n\n"
         "First steps:\n\n"
         "- `flead demo`: the whole loop on a simulated fleet, until Ctrl-C\n"
+        "- `flead open`: the pages, with the login\n"
         "- `flead up`: start Kafka, PostgreSQL, Flink and Airflow on this machine\n"
         "- `flead status`: what runs, where, and the memory it uses\n"
+        "- `flead doctor`: what is wrong here, and what to do about it\n"
         "- `flead logs -f`: what the servers say\n"
         "- `flead experiment`: what the learning is worth on your own CSV files, without servers\n"
         "- `flead down`: stop everything; the data stays"
@@ -27,13 +44,18 @@ app = typer.Typer(
 )
 app.add_typer(demo.app)
 app.add_typer(stack.app)
+app.add_typer(pages.app)
+app.add_typer(doctor.app)
+app.add_typer(sql.app)
 app.add_typer(simulate.app)
 app.add_typer(replay.app)
 app.add_typer(experiment.app)
 app.add_typer(batch.app)
 app.add_typer(models.app)
 app.add_typer(rounds.app)
+app.add_typer(dead_letters.app)
 app.add_typer(bench.app)
+app.add_typer(secrets.app)
 
 
 def main() -> None:

@@ -30,7 +30,11 @@ def list_(
 ) -> None:
     """List versions with what became of each: figures are what devices measured.
 
-    The head of a feature list, which its devices use, has a star.
+    Prints a table, the newest first: accuracy and log loss over `rows` labelled rows, measured
+    before training on them; empty until there are any. The head of a feature list, which its
+    devices use, has a star.
+
+    Example: `flead models list --limit 5`
     """
     from rich.console import Console
 
@@ -47,7 +51,13 @@ def list_(
 
 @models.command()
 def show(version: Version, *, json: Json = False) -> None:
-    """Show a version: figures, what was decided on it and why, weights by input."""
+    """Show a version: figures, what was decided on it and why, weights by input.
+
+    Prints the version's line of `flead models list`, each decision with its evidence, the artifact
+    with its hash, and the 20 largest weights; with --json all of them.
+
+    Example: `flead models show 7`
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -77,7 +87,13 @@ def show(version: Version, *, json: Json = False) -> None:
 
 @models.command()
 def diff(before: Version, after: Version, *, json: Json = False) -> None:
-    """Compare two versions weight by weight, the largest change first."""
+    """Compare two versions weight by weight, the largest change first.
+
+    Prints both versions' figures, distance and cosine of their weights, and the 20 weights that
+    have changed most; with --json all of them.
+
+    Example: `flead models diff 6 7`
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -113,7 +129,12 @@ def rollback(
 ) -> None:
     """Go back to an earlier version: its weights become the newest version, through Airflow.
 
-    What came after it is taken back, and updates that are based on that are rejected.
+    What came after it is taken back, and updates that are based on that are rejected. Runs the DAG
+    `rollback_model` and waits for it; ends with 1 when it fails.
+
+    Prints the new version, whose weights it carries, and what was taken back.
+
+    Example: `flead models rollback 5 --reason "learned a broken sensor"`
     """
     from flead.cli.progress import say
     from flead.stack.models import roll_back

@@ -49,6 +49,10 @@ def replay(
     and the job before it is stopped with a savepoint, which stays. Rows are sent in order of their
     time, which is their `event_time`; Kafka's timestamps are those of sending, so that retention
     deletes nothing of an old set. Ends with 1 when it was stopped before all rows were sent.
+
+    Prints rows, share, pace and time left on standard error; with --json at its end what was sent.
+
+    Example: `flead replay DIR --spec specs/dasia.yaml --speed 100x`
     """
     factor = speed_factor(speed)
     import msgspec

@@ -24,7 +24,14 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="Rounds, the newest first.")] = 20,
     json: Json = False,
 ) -> None:
-    """List rounds with what became of each: updates accepted and rejected, the version it made."""
+    """List rounds with what became of each: updates accepted and rejected, the version it made.
+
+    Prints a table, the newest first: updates that the round read, how many were averaged or
+    rejected, the version that it made and the one that it promoted; with --json rejected ones by
+    their reasons.
+
+    Example: `flead rounds list --limit 5`
+    """
     import msgspec
     from rich.console import Console
 
@@ -49,6 +56,10 @@ def replay(
 
     Ends with 0 only when every byte is the same; a round that made no version, or of which
     something is past its retention, cannot be compared.
+
+    Prints the version, its bytes and its SHA-256, or both hashes where they differ.
+
+    Example: `flead rounds replay 7`
     """
     import msgspec
 

@@ -83,6 +83,10 @@ def simulate(
     and noise; spikes, drifts, flat lines and scans are labelled. A training job of the embedded
     stack that has other features is replaced first, by one with those of the fleet. Ends with 1
     when messages were refused, or when it was stopped before what --duration or --rows asked for.
+
+    Prints a counter of messages on standard error; with --json at its end what was sent.
+
+    Example: `flead simulate --devices 200 --rate 5000/min --duration 600`
     """
     per_minute, factor = rate_per_minute(rate), speed_factor(speed)
     import msgspec

@@ -17,21 +17,37 @@ Json = Annotated[
 ]
 
 
+def service_names(incomplete: str) -> list[str]:
+    """Complete the name of a service or a group on the command line."""
+    from flead.stack.services import all_services
+
+    names = [*all_services(Home.from_environment()), "airflow", "flink"]
+    return [name for name in names if name.startswith(incomplete)]
+
+
 @app.command(rich_help_panel=PANEL)
 def up(
     services: Annotated[
         list[str] | None,
         typer.Argument(
             help="Services, or the groups flink and airflow; all but spark-history when none is"
-            " named."
+            " named.",
+            autocompletion=service_names,
         ),
     ] = None,
+    *,
+    json: Json = False,
 ) -> None:
     """Start the servers and wait until each answers.
 
-    What runs already is left alone, data from before is kept, and what is missing on this machine
-    (Python environments, jars) is installed first. Ends with 1 when a server does not start, and
-    shows the end of its log.
+    What runs already is left alone, data from before is kept, what is missing on this machine
+    (Python environments, jars) is installed first, and the training job that ran before goes on.
+    Ends with 1 when a server does not start, and shows the end of its log.
+
+    Prints the addresses of what runs and the login of Airflow; with --json what `flead status
+    --json` prints.
+
+    Example: `flead up`, or `flead up kafka postgres` for a part
     """
     from flead.cli.progress import stack_progress
     from flead.stack.lifecycle import up as start_stack
@@ -39,24 +55,51 @@ def up(
     home = Home.from_environment()
     with stack_progress() as report:
         start_stack(home, services or [], report)
-    show_addresses(home)
+    if json:
+        from flead.stack.status import stack_status
+
+        _write(stack_status(home))
+    else:
+        show_addresses(home)
 
 
 @app.command(rich_help_panel=PANEL)
 def prepare(
     parts: Annotated[
         list[str] | None,
-        typer.Argument(help="Services, or the groups flink and airflow; all when none is named."),
+        typer.Argument(
+            help="Services, the groups flink and airflow, or all; all but spark-history when none"
+            " is named.",
+            autocompletion=service_names,
+        ),
     ] = None,
+    *,
+    json: Json = False,
 ) -> None:
-    """Install what servers need (Python environments, jars) without starting them."""
+    """Install what servers need (Python environments, jars) without starting them.
+
+    What is there already, as its lock pins it, costs nothing. Needs the package registries.
+
+    Prints a line for each thing that is installed; with --json the environments and sets of jars
+    that are there now.
+
+    Example: `flead prepare all`
+    """
     from flead.cli.progress import stack_progress
     from flead.stack.lifecycle import prepare as prepare_services
     from flead.stack.services import all_services, selected
 
     home = Home.from_environment()
+    services = selected(all_services(home), parts or [])
     with stack_progress() as report:
-        prepare_services(home, selected(all_services(home), parts or []), report)
+        prepare_services(home, services, report)
+    if json:
+        _write(
+            {
+                "environments": sorted({name for each in services for name in each.environments}),
+                "jars": sorted({name for each in services for name in each.jars}),
+            }
+        )
 
 
 @app.command(rich_help_panel=PANEL)
@@ -64,13 +107,32 @@ def down(
     wipe: Annotated[
         bool, typer.Option("--wipe", help="Also delete all data, logs, ports and secrets.")
     ] = False,
+    json: Json = False,
 ) -> None:
-    """Stop the servers and everything that they started; the data stays."""
+    """Stop the servers and everything that they started; the data stays.
+
+    The training job is stopped with a savepoint first, from which the next `flead up` goes on. Also
+    ends what lost its supervisor. Ends with 1 when a process outlives its end.
+
+    Prints a line for each server that stops; with --json their names.
+
+    Example: `flead down`, or `flead down --wipe` to begin anew
+    """
     from flead.cli.progress import stack_progress
+    from flead.stack.lifecycle import Progress
     from flead.stack.lifecycle import down as stop_stack
 
+    stopped = []
     with stack_progress() as report:
-        stop_stack(Home.from_environment(), report, wipe=wipe)
+
+        def note(progress: Progress) -> None:
+            if progress.state == "stopped":
+                stopped.append(progress.subject)
+            report(progress)
+
+        stop_stack(Home.from_environment(), note, wipe=wipe)
+    if json:
+        _write({"stopped": stopped, "wiped": wipe})
 
 
 @app.command(rich_help_panel=PANEL)
@@ -79,14 +141,17 @@ def status(json: Json = False) -> None:
 
     States: running, starting, unhealthy (its process runs, it does not answer), restarting,
     stopping, failed (given up), stopped, orphaned (it lost its supervisor: up or down repairs it).
-    """
-    import msgspec
+    `flead doctor` says what to do about them.
 
+    Prints a table with a line for each server and one for all; memory is the proportional set size.
+
+    Example: `flead status --json | jq '.services[] | select(.state != "running")'`
+    """
     from flead.stack.status import stack_status
 
     found = stack_status(Home.from_environment())
     if json:
-        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+        _write(found)
         return
     # Narrow enough for a terminal of 80 columns.
     table = Table(
@@ -115,12 +180,21 @@ def status(json: Json = False) -> None:
 @app.command(rich_help_panel=PANEL)
 def logs(
     service: Annotated[
-        str | None, typer.Argument(help="A service or a group; all when none is named.")
+        str | None,
+        typer.Argument(
+            help="A service or a group; all when none is named.", autocompletion=service_names
+        ),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Lines of each log.")] = 50,
 ) -> None:
-    """Show the end of the servers' logs."""
+    """Show the end of the servers' logs.
+
+    Prints the lines as they are, each behind the server's name when it is more than one; those of
+    Airflow's tasks are on Airflow's pages.
+
+    Example: `flead logs flink -f`
+    """
     from flead.stack import logs as log_files
     from flead.stack.services import all_services, belongs_to
 
@@ -146,6 +220,13 @@ def logs(
             return
 
 
+def _write(found: object) -> None:
+    """Print the one JSON object that a program asked for."""
+    import msgspec
+
+    sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+
+
 def duration(seconds: float | None) -> str:
     """Write seconds as hours, minutes and seconds; nothing when there are none."""
     if seconds is None:
@@ -159,13 +240,15 @@ def show_addresses(home: Home) -> None:
     """Print where the running servers answer, and the login of Airflow."""
     from flead.stack.addresses import Addresses
     from flead.stack.status import stack_status
+    from flead.stack.web_pages import fleet_page
 
     addresses = Addresses.of(home)
     running = {found.name for found in stack_status(home).services if found.state == "running"}
     lines = {
         "airflow-api-server": (
-            f"Airflow     {addresses.airflow_url}\n"
-            f"            login {addresses.airflow_user}, password {addresses.airflow_password}"
+            f"Fleet       {fleet_page(addresses)}\n"
+            f"            login {addresses.airflow_user}, password {addresses.airflow_password}\n"
+            f"Airflow     {addresses.airflow_url}"
         ),
         "flink-jobmanager": f"Flink       {addresses.flink_url}",
         "spark-history": f"Spark       {addresses.spark_history_url}",

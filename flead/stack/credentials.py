@@ -1,4 +1,4 @@
-"""The generated passwords and keys of the embedded stack, in a file that only its user can read."""
+"""The generated passwords and keys of a stack, in a file that only its user can read."""
 
 import base64
 import os
@@ -33,6 +33,8 @@ class Credentials(msgspec.Struct, frozen=True):
     airflow_fernet_key: str = msgspec.field(default_factory=_fernet_key)
     airflow_secret_key: str = msgspec.field(default_factory=_key)
     airflow_jwt_secret: str = msgspec.field(default_factory=_key)
+    postgres_grafana: str = msgspec.field(default_factory=_password)
+    grafana_admin: str = msgspec.field(default_factory=_password)
 
     @classmethod
     def of(cls, home: Home) -> "Credentials":

@@ -53,11 +53,11 @@ def prepare_environment(home: Home, name: str, report: Report) -> bool:
     PreparationError
         An installer failed.
     """
-    if _is_complete(home, name):
+    if is_complete(home, name):
         return False
     waiting = f"another start prepares the {name} environment; waiting for it"
     with exclusive(home.envs / f".{name}.lock", lambda: report(waiting)):
-        if _is_complete(home, name):
+        if is_complete(home, name):
             return False
         if name != BOOTSTRAP:
             prepare_environment(home, BOOTSTRAP, report)
@@ -78,7 +78,8 @@ def web_libraries(home: Home) -> Path:
     return home.envs / WEB / "node_modules"
 
 
-def _is_complete(home: Home, name: str) -> bool:
+def is_complete(home: Home, name: str) -> bool:
+    """Tell whether an environment holds what its lock pins."""
     try:
         return _stamp(home, name).read_text(encoding="ascii") == _fingerprint(name)
     except FileNotFoundError:

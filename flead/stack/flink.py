@@ -34,7 +34,7 @@ JAVA_OPTIONS = " ".join(
 def flink_services(home: Home, ports: Ports) -> list[Service]:
     """Return the JobManager and the TaskManager."""
     rest_url = f"http://{HOST}:{ports.flink_rest}"
-    prepare = once(lambda: _assemble(home, ports))
+    prepare = once(lambda: _prepare(home, ports))
 
     def jobmanager_answers(_started_at: float) -> bool:
         return health.get_json(f"{rest_url}/overview") is not None
@@ -89,8 +89,16 @@ def _home(home: Home) -> Path:
     return home.config / "flink"
 
 
-def _assemble(home: Home, ports: Ports) -> None:
-    """Lay out FLINK_HOME from links into the wheel and the connector, and write its configuration.
+def _prepare(home: Home, ports: Ports) -> None:
+    lay_out(home)
+    for folder in (home.logs / "flink", home.run / "flink"):
+        folder.mkdir(parents=True, exist_ok=True)
+    lines = (f"{name}: {value}\n" for name, value in flink_configuration(home, ports).items())
+    write_file(_home(home) / "conf" / "config.yaml", "".join(lines))
+
+
+def lay_out(home: Home) -> None:
+    """Lay out FLINK_HOME from links into the wheel and the connector; it has no configuration yet.
 
     `lib` and `opt` must be real folders: Flink does not look into linked ones.
     """
@@ -103,11 +111,9 @@ def _assemble(home: Home, ports: Ports) -> None:
     jars = [*(wheel / "lib").glob("*.jar"), *connectors, driver, target / JAR_NAME]
     _link(target / "lib", jars)
     _link(target / "opt", list((wheel / "opt").glob("*.jar")))
-    for folder in (target / "plugins", home.logs / "flink", home.run / "flink"):
-        folder.mkdir(parents=True, exist_ok=True)
+    (target / "plugins").mkdir(exist_ok=True)
     python_jar(home).unlink(missing_ok=True)
     python_jar(home).symlink_to(driver)
-    write_file(target / "conf" / "config.yaml", _configuration(home, ports))
 
 
 def _link(folder: Path, jars: list[Path]) -> None:
@@ -122,10 +128,11 @@ def _link(folder: Path, jars: list[Path]) -> None:
             link.symlink_to(jar)
 
 
-def _configuration(home: Home, ports: Ports) -> str:
+def flink_configuration(home: Home, ports: Ports) -> dict[str, object]:
+    """Return Flink's configuration by name of the option."""
     python, data = home.python("flink"), home.data / "flink"
     memory_mb = Settings.from_environment().taskmanager_memory_mb
-    options = {
+    return {
         "env.java.home": java_home(home),
         "env.java.opts.all": JAVA_OPTIONS,
         "jobmanager.rpc.address": HOST,
@@ -163,4 +170,3 @@ def _configuration(home: Home, ports: Ports) -> str:
         "web.submit.enable": "true",
         "io.tmp.dirs": home.run / "flink",
     }
-    return "".join(f"{name}: {value}\n" for name, value in options.items())

@@ -85,12 +85,24 @@ def fetch_jars(home: Home, set_name: str, report: Callable[[str], None]) -> bool
             (folder / name).unlink()
         for interrupted in folder.glob(".fetch-*"):
             shutil.rmtree(interrupted)
-        missing = [jar for jar in jars if jar.file_name not in _present(folder)]
+        missing = missing_jars(home, set_name)
         report(f"fetching {len(missing)} jars")
         folder.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
             list(pool.map(lambda jar: _fetch(jar, folder), missing))
     return True
+
+
+def altered_jars(home: Home, set_name: str) -> list[Path]:
+    """Return the files of a set that are not the pinned ones, by their hash."""
+    files = {home.jars / set_name / jar.file_name: jar.sha256 for jar in locked_jars(set_name)}
+    return [file for file, pinned in files.items() if file.exists() and _sha256(file) != pinned]
+
+
+def missing_jars(home: Home, set_name: str) -> list[Jar]:
+    """Return the jars of a set that are not there yet."""
+    present = _present(home.jars / set_name)
+    return [jar for jar in locked_jars(set_name) if jar.file_name not in present]
 
 
 def _present(folder: Path) -> set[str]:

@@ -14,7 +14,13 @@ from flead.stack.home import Home
 from flead.stack.ports import HOST, Ports
 from flead.stack.service import Service, StackError
 
-HEAP = "512m"
+JAVA_OPTIONS = (
+    "-Xms512m",
+    "-Xmx512m",
+    "-XX:+UseG1GC",
+    "-XX:MaxDirectMemorySize=256m",
+    "-XX:+ExitOnOutOfMemoryError",
+)
 SEVEN_DAYS_MS = 604_800_000
 
 LOGGING = """\
@@ -45,7 +51,8 @@ def kafka_service(home: Home, ports: Ports) -> Service:
     classpath = ("-cp", f"{home.jars / 'kafka'}/*", f"-Dlog4j2.configurationFile={logging_file}")
 
     def prepare() -> None:
-        write_file(properties_file, _server_properties(home, ports))
+        lines = (f"{name}={value}\n" for name, value in kafka_properties(home, ports).items())
+        write_file(properties_file, "".join(lines))
         write_file(logging_file, LOGGING)
         if not (_log_folder(home) / "meta.properties").exists():
             _format((java, "-Xmx128m", *classpath), properties_file)
@@ -54,11 +61,7 @@ def kafka_service(home: Home, ports: Ports) -> Service:
         name="kafka",
         command=(
             java,
-            f"-Xms{HEAP}",
-            f"-Xmx{HEAP}",
-            "-XX:+UseG1GC",
-            "-XX:MaxDirectMemorySize=256m",
-            "-XX:+ExitOnOutOfMemoryError",
+            *JAVA_OPTIONS,
             *classpath,
             "kafka.Kafka",
             str(properties_file),
@@ -82,9 +85,10 @@ def _log_folder(home: Home) -> Path:
     return home.data / "kafka"
 
 
-def _server_properties(home: Home, ports: Ports) -> str:
+def kafka_properties(home: Home, ports: Ports) -> dict[str, object]:
+    """Return the node's properties by name."""
     broker, controller = f"{HOST}:{ports.kafka}", f"{HOST}:{ports.kafka_controller}"
-    properties = {
+    return {
         "process.roles": "broker,controller",
         "node.id": 1,
         "controller.quorum.bootstrap.servers": controller,
@@ -110,7 +114,6 @@ def _server_properties(home: Home, ports: Ports) -> str:
         "log.retention.ms": SEVEN_DAYS_MS,
         "log.segment.bytes": 268_435_456,
     }
-    return "".join(f"{name}={value}\n" for name, value in properties.items())
 
 
 def _format(java: tuple[str, ...], properties_file: Path) -> None:

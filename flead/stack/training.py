@@ -16,7 +16,8 @@ from flead.storage.deployments import Attempt
 from flead.storage.migrations import is_migrated, migrate
 
 DEPLOY_DAG = "deploy_training"
-DEPLOY_SECONDS = 600.0
+DEPLOY_SECONDS = 900.0
+"""Enough for a job that does not start and for the one before it, which is restored."""
 READING_SECONDS = 20.0
 """How long a job may get no nearer to the end of its topic before it is replaced all the same."""
 READING_POLL_SECONDS = 0.5

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from flead.contracts.deployment import TrainingDeployment
+from flead.contracts.messages import Hyperparameters, TrainingControl
 from flead.contracts.schema import feature_schema
 from flead.storage.connection import Cursor
 from flead.storage.copying import Jsonb, copy_rows
@@ -79,6 +80,7 @@ def open_attempt(
     deployment_id: str,
     configuration: TrainingDeployment,
     restored_from: str | None = None,
+    reason: str | None = None,
 ) -> Attempt:
     """Return the attempt to submit: the unfinished one of this deployment, or else a new row.
 
@@ -86,6 +88,8 @@ def open_attempt(
     ----------
     restored_from
         Savepoint or checkpoint that the job starts from; None starts from nothing.
+    reason
+        Why it is started, where that is not what a person asked for.
     """
     cursor.execute(
         f"{_SELECT} AND deployment_id = %s ORDER BY attempt DESC LIMIT 1", (deployment_id,)
@@ -103,7 +107,7 @@ def open_attempt(
         configuration,
         restored_from,
         savepoint_path=None,
-        reason=None,
+        reason=reason,
     )
     _insert(cursor, opened, "restore" if restored_from else "submit", opened.status)
     return opened
@@ -130,7 +134,7 @@ def mark_active(cursor: Cursor, job: str) -> Attempt:
         """,
         (f"superseded by job {job}", job),
     )
-    return _set(cursor, job, AttemptStatus.ACTIVE, None, None)
+    return _set(cursor, job, AttemptStatus.ACTIVE, attempt.reason, None)
 
 
 def mark_failed(
@@ -144,6 +148,61 @@ def mark_failed(
 def mark_stopped(cursor: Cursor, job: str, reason: str, savepoint_path: str | None) -> Attempt:
     """Record that a job was stopped for good, and the savepoint that it left."""
     return _end(cursor, job, AttemptStatus.STOPPED, reason, savepoint_path)
+
+
+def mark_replaced(
+    cursor: Cursor,
+    job: str,
+    deployment_id: str,
+    savepoint_path: str | None,
+    control: TrainingControl | None,
+) -> Attempt:
+    """Record that a job was stopped to make way for a deployment, and what it needs to come back.
+
+    Parameters
+    ----------
+    control
+        What the fleet trained with; what was recorded first stays.
+    """
+    reason = f"replaced by deployment {deployment_id}"
+    replaced = _end(cursor, job, AttemptStatus.STOPPED, reason, savepoint_path)
+    cursor.execute(
+        """
+        UPDATE training_deployments SET replaced_by = %s, control = coalesce(control, %s::jsonb)
+        WHERE kind IN ('submit', 'restore') AND job_id = %s
+        """,
+        (deployment_id, None if control is None else msgspec.json.encode(control).decode(), job),
+    )
+    return replaced
+
+
+def replaced_by(cursor: Cursor, deployment_id: str) -> Attempt | None:
+    """Return the attempt that was stopped for a deployment, None when there was none to stop."""
+    cursor.execute(f"{_SELECT} AND replaced_by = %s ORDER BY id DESC LIMIT 1", (deployment_id,))
+    return _one(cursor)
+
+
+def reinstate(cursor: Cursor, job: str, reason: str) -> Hyperparameters | None:
+    """Let a replaced attempt be the one to resume, unless something was opened since.
+
+    Returns
+    -------
+    Hyperparameters or None
+        What the fleet trained with when it was stopped; None when nothing was changed.
+    """
+    cursor.execute(
+        """
+        UPDATE training_deployments SET status = 'suspended', reason = %s, updated_at = now()
+        WHERE job_id = %s AND status = 'stopped' AND id = (
+            SELECT max(id) FROM training_deployments
+            WHERE kind IN ('submit', 'restore') AND status <> 'failed'
+        )
+        RETURNING coalesce(control -> 'hyperparameters', configuration -> 'hyperparameters')
+        """,
+        (reason, job),
+    )
+    row = cursor.fetchone()
+    return None if row is None else msgspec.convert(row[0], Hyperparameters)
 
 
 def mark_suspended(cursor: Cursor, job: str, reason: str, savepoint_path: str | None) -> Attempt:
@@ -180,6 +239,21 @@ def expected(cursor: Cursor) -> Attempt | None:
     return attempt if newest.status is AttemptStatus.FAILED else None
 
 
+def attempt_of(cursor: Cursor, job: str) -> Attempt:
+    """Return the attempt of a job.
+
+    Raises
+    ------
+    AttemptStateError
+        There is none.
+    """
+    cursor.execute(f"{_SELECT} AND job_id = %s", (job,))
+    attempt = _one(cursor)
+    if attempt is None:
+        raise AttemptStateError(f"job {job} was never opened as an attempt of a deployment")
+    return attempt
+
+
 def newest_attempts(cursor: Cursor, limit: int = 100) -> list[Attempt]:
     """Return the last `limit` attempts of all deployments, newest first."""
     cursor.execute(f"{_SELECT} ORDER BY id DESC LIMIT %s", (limit,))
@@ -212,11 +286,12 @@ def _end(
 
 
 def _locked(cursor: Cursor, job: str) -> Attempt:
-    cursor.execute(f"{_SELECT} AND job_id = %s FOR UPDATE", (job,))
-    attempt = _one(cursor)
-    if attempt is None:
-        raise AttemptStateError(f"job {job} was never opened as an attempt of a deployment")
-    return attempt
+    cursor.execute(
+        "SELECT FROM training_deployments"
+        " WHERE kind IN ('submit', 'restore') AND job_id = %s FOR UPDATE",
+        (job,),
+    )
+    return attempt_of(cursor, job)
 
 
 def _set(

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from yoyo import get_backend, read_migrations
 
-from flead.storage.connection import Cursor
+from flead.storage.connection import Cursor, connect
 from flead.storage.locks import Lock, hold
+from flead.storage.roles import grant_reading
 
 DIRECTORY = Path(__file__).parents[2] / "sql" / "migrations"
 
@@ -15,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 def migrate(url: str, directory: Path = DIRECTORY) -> list[str]:
     """Apply the migrations that the database lacks, in order, each in one transaction.
+
+    Then the role of dashboards, where there is one, may read what they draw.
 
     yoyo marks a migration after its transaction, so the files are written to be run again by a call
     that follows a crash in between.
@@ -42,12 +45,13 @@ def migrate(url: str, directory: Path = DIRECTORY) -> list[str]:
     if not migrations:
         raise FileNotFoundError(f"no migrations in {directory}")
     # Not yoyo's own lock: a row, which a killed process would leave behind for ever.
-    with (
-        hold(url, Lock.MIGRATIONS),
-        get_backend(url.replace("postgres://", "postgresql://", 1)) as backend,
-    ):
-        missing = backend.to_apply(migrations)
-        backend.apply_migrations(missing)
+    with hold(url, Lock.MIGRATIONS):
+        with get_backend(url.replace("postgres://", "postgresql://", 1)) as backend:
+            missing = backend.to_apply(migrations)
+            backend.apply_migrations(missing)
+        with connect(url) as connection, connection.cursor() as cursor:
+            # The role may be younger than the tables.
+            grant_reading(cursor)
     applied = [migration.id for migration in missing]
     if applied:
         logger.info("Applied migrations %s", ", ".join(applied))

@@ -1,32 +1,174 @@
-"""Start and stop PyFlink jobs."""
+"""Start, save, stop and cancel PyFlink jobs, each deferred while Flink works.
 
+Flink holds the progress: every request names what it makes, a job by its id and a savepoint by its
+trigger id, and both are the same each time that a task runs. So a task whose worker, triggerer or
+scheduler was killed finds what it had begun, and begins nothing twice.
+"""
+
+import hashlib
 import time
-import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, Final
+from itertools import count
+from typing import Any, Final, NoReturn
 
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from flead_airflow.flink.arguments import check_program_arguments
-from flead_airflow.flink.errors import FlinkDuplicateJobError, FlinkSubmissionError
+from flead_airflow.flink.errors import (
+    FlinkDuplicateJobError,
+    FlinkJobNotFoundError,
+    FlinkSubmissionError,
+)
 from flead_airflow.flink.hook import FlinkRestHook
 from flead_airflow.flink.responses import Job, JobStatus
-from flead_airflow.flink.triggers import FlinkJobStartedTrigger
+from flead_airflow.flink.triggers import (
+    FlinkJobEndedTrigger,
+    FlinkJobStartedTrigger,
+    FlinkSavepointTrigger,
+    FlinkTrigger,
+)
 
-POLL_SECONDS: Final = 0.5
 FAILURE_KEY: Final = "failure"
 """XCom key under which a submission leaves why it failed."""
+END_SECONDS: Final = 120.0
+"""How long a job that was told to end may take by default."""
+SPARE_SECONDS: Final = 300.0
+"""A triggerer that is down for longer than this after a deadline must not keep a task for ever."""
+MILLISECONDS: Final = 1_000
+
+Guard = Callable[[str], AbstractContextManager[object]]
 
 
-class FlinkSubmitPythonJobOperator(BaseOperator):
+class FlinkJobOperator(BaseOperator):
+    """What the operators have in common: a job on a cluster, and waiting for it without a worker.
+
+    Parameters
+    ----------
+    job_id : str, optional
+        The job, 32 hex digits.
+    poll_seconds : float
+        Between two looks at the job.
+    flink_conn_id : str
+        See `FlinkRestHook`.
+    """
+
+    template_fields: Sequence[str] = ("job_id",)
+    ui_color = "#ffe3ec"
+
+    def __init__(
+        self,
+        *,
+        job_id: str | None,
+        poll_seconds: float = 1.0,
+        flink_conn_id: str = FlinkRestHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job_id = job_id
+        self.poll_seconds = poll_seconds
+        self.flink_conn_id = flink_conn_id
+
+    @cached_property
+    def hook(self) -> FlinkRestHook:
+        """The cluster."""
+        return FlinkRestHook(self.flink_conn_id)
+
+    def wait(
+        self,
+        kind: type[FlinkTrigger],
+        resume: Callable[..., Any],
+        seconds: float,
+        *,
+        carried: dict[str, Any] | None = None,
+        **arguments: Any,
+    ) -> NoReturn:
+        """Leave the worker until a trigger fires, `seconds` from now at the latest.
+
+        `resume` is then called with the event and with what is `carried`.
+        """
+        self.defer(
+            trigger=kind(
+                job_id=self.job_id,
+                flink_conn_id=self.flink_conn_id,
+                deadline=time.time() + seconds,
+                poll_seconds=self.poll_seconds,
+                **arguments,
+            ),
+            method_name=resume.__name__,
+            kwargs=carried,
+            timeout=timedelta(seconds=seconds + SPARE_SECONDS),
+        )
+        raise AssertionError("defer raises")
+
+    def trigger_id(self, *asked_by: object) -> str:
+        """Id of the savepoint that is asked for, the same each time that the same asks."""
+        asked = "/".join(map(str, (self.job_id, *asked_by)))
+        return hashlib.sha256(asked.encode()).hexdigest()[:32]
+
+
+class StartingJobMixin:
+    """Wait until a job that was submitted has started; cancel it when it has not in time.
+
+    For a `FlinkJobOperator` with a `start_timeout_seconds`.
+    """
+
+    job_id: str
+    start_timeout_seconds: float
+    hook: FlinkRestHook
+    wait: Callable[..., NoReturn]
+    log: Any
+
+    def await_start(self, job: Job | None, *, absent_is_final: bool = True) -> NoReturn:
+        """Defer until the job has started; one that exists already has had some of its time."""
+        used = (job.now - job.start_time) / MILLISECONDS if job else 0.0
+        self.wait(
+            FlinkJobStartedTrigger,
+            self.resume,
+            max(self.start_timeout_seconds - used, 0.0),
+            absent_is_final=absent_is_final,
+        )
+
+    def resume(self, context: Context, event: dict[str, Any]) -> str:
+        """Return the id of the started job, or cancel it and wait for its end."""
+        if event["started"]:
+            self.log.info("Job %s has started: %s", self.job_id, event["detail"])
+            return self.job_id
+        reason = f"job {self.job_id} has not started: {event['detail']}"
+        self.log.error("%s; it is cancelled", reason)
+        self.hook.cancel(self.job_id)
+        return self.wait(
+            FlinkJobEndedTrigger, self.fail_once_ended, END_SECONDS, carried={"reason": reason}
+        )
+
+    def fail_once_ended(self, context: Context, event: dict[str, Any], reason: str) -> NoReturn:
+        """Fail with what Flink said about a job that did not start, now that it has ended."""
+        if event["state"] is None:
+            reason = f"{reason}\nIt was told to end and does not: {event['detail']}"
+        raise self.failure(context, reason)
+
+    def on_kill(self) -> None:
+        """Cancel the job."""
+        self.hook.cancel(self.job_id)
+        self.log.warning("Job %s is cancelled in Flink, because its task was ended", self.job_id)
+
+    @staticmethod
+    def failure(context: Context, reason: str) -> AirflowFailException:
+        """Leave the reason in the XCom; the task is not retried, because that cannot help."""
+        context["ti"].xcom_push(key=FAILURE_KEY, value=reason)
+        return AirflowFailException(reason)
+
+
+class FlinkSubmitPythonJobOperator(StartingJobMixin, FlinkJobOperator):
     """Submit a PyFlink job to a session cluster and wait, deferred, until it has started.
 
     The caller chooses the job id and stores it before this runs. Flink accepts an id once, so that
     running the task twice attaches to the job that the first run submitted and never makes a second
-    one. A job that does not start in time is cancelled, and so is one whose task a user ends.
+    one. A job that does not start in time is cancelled and has ended when the task fails; one whose
+    task a user ends is cancelled, too.
 
     Parameters
     ----------
@@ -42,12 +184,15 @@ class FlinkSubmitPythonJobOperator(BaseOperator):
         Savepoint or retained checkpoint to start from.
     allow_non_restored_state : bool
         Start also when the savepoint holds state of an operator that is gone.
+    configuration : dict, optional
+        Flink's settings of this job, such as `python.files`.
     start_timeout_seconds : float
         How long the job may take until every vertex runs and a checkpoint has completed.
-    poll_seconds : float
-        Between two looks at the job.
-    flink_conn_id : str
-        See `FlinkRestHook`.
+    guard : callable, optional
+        Called with the job id; returns a context manager that is entered before the job is looked
+        for and left after it was posted: to hold a lock meanwhile, or to refuse by raising.
+    poll_seconds, flink_conn_id
+        See `FlinkJobOperator`.
     """
 
     template_fields: Sequence[str] = (
@@ -56,8 +201,8 @@ class FlinkSubmitPythonJobOperator(BaseOperator):
         "arguments",
         "parallelism",
         "savepoint_path",
+        "configuration",
     )
-    ui_color = "#ffe3ec"
 
     def __init__(
         self,
@@ -68,62 +213,35 @@ class FlinkSubmitPythonJobOperator(BaseOperator):
         parallelism: int | str = 1,
         savepoint_path: str | None = None,
         allow_non_restored_state: bool = False,
+        configuration: dict[str, str] | None = None,
         start_timeout_seconds: float = 300.0,
-        poll_seconds: float = 1.0,
-        flink_conn_id: str = FlinkRestHook.default_conn_name,
+        guard: Guard = nullcontext,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.job_id = job_id
+        super().__init__(job_id=job_id, **kwargs)
         self.script = script
         self.arguments = arguments
         self.parallelism = parallelism
         self.savepoint_path = savepoint_path
         self.allow_non_restored_state = allow_non_restored_state
+        self.configuration = configuration
         self.start_timeout_seconds = start_timeout_seconds
-        self.poll_seconds = poll_seconds
-        self.flink_conn_id = flink_conn_id
-
-    @cached_property
-    def hook(self) -> FlinkRestHook:
-        """The cluster."""
-        return FlinkRestHook(self.flink_conn_id)
+        self.guard = guard
 
     def execute(self, context: Context) -> None:
         """Submit the job, or attach to it, and defer until it has started."""
         check_program_arguments(self.arguments)
-        job = self.hook.find_job(self.job_id) or self._submit(context)
+        with self.guard(self.job_id):
+            job = self.hook.find_job(self.job_id) or self._submit(context)
         if job and job.state.ended:
-            raise self._failure(
+            raise self.failure(
                 context,
                 f"job {self.job_id} was submitted before and is {job.state}:"
                 " Flink accepts an id once, so a new attempt needs a new id",
             )
         if job:
             self.log.info("Attaching to job %s, which is %s", self.job_id, job.state)
-        self.defer(
-            trigger=FlinkJobStartedTrigger(
-                job_id=self.job_id,
-                flink_conn_id=self.flink_conn_id,
-                deadline=time.time() + self.start_timeout_seconds,
-                poll_seconds=self.poll_seconds,
-            ),
-            method_name=self.resume.__name__,
-            # a triggerer that is down must not keep the task for ever
-            timeout=timedelta(seconds=2 * self.start_timeout_seconds),
-        )
-
-    def resume(self, context: Context, event: dict[str, Any]) -> str:
-        """Return the id of the started job, or fail with what Flink says about it."""
-        if event["started"]:
-            self.log.info("Job %s has started: %s", self.job_id, event["detail"])
-            return self.job_id
-        self.hook.cancel(self.job_id)
-        raise self._failure(context, f"job {self.job_id} has not started: {event['detail']}")
-
-    def on_kill(self) -> None:
-        """Cancel the job."""
-        self.hook.cancel(self.job_id)
+        self.await_start(job)
 
     def _submit(self, context: Context) -> Job | None:
         """Submit the job; returns it when Flink says that it was submitted before."""
@@ -136,28 +254,79 @@ class FlinkSubmitPythonJobOperator(BaseOperator):
                 parallelism=int(self.parallelism),
                 savepoint_path=self.savepoint_path or None,
                 allow_non_restored_state=self.allow_non_restored_state,
+                configuration=self.configuration,
             )
         except FlinkDuplicateJobError:
             # an answer got lost, and what was refused is a repetition of our own
             return self.hook.job(self.job_id)
         except FlinkSubmissionError as error:
             reason = f"job {self.job_id} was not accepted: {error}"
-            raise self._failure(context, reason) from error
+            raise self.failure(context, reason) from error
         return None
 
-    @staticmethod
-    def _failure(context: Context, reason: str) -> AirflowFailException:
-        """Leave the reason in the XCom; the task is not retried, because that cannot help."""
-        context["ti"].xcom_push(key=FAILURE_KEY, value=reason)
-        return AirflowFailException(reason)
+
+class FlinkSavepointOperator(FlinkJobOperator):
+    """Take a savepoint of a running job, which goes on; returns its path.
+
+    A task that runs again while Flink remembers its savepoint
+    (`rest.async.store-duration`, five minutes) returns that one; one that failed is tried again.
+
+    Parameters
+    ----------
+    job_id : str
+        The job.
+    savepoint_timeout_seconds : float
+        How long it may take.
+    poll_seconds, flink_conn_id
+        See `FlinkJobOperator`.
+    """
+
+    def __init__(self, *, savepoint_timeout_seconds: float = 300.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.savepoint_timeout_seconds = savepoint_timeout_seconds
+
+    def execute(self, context: Context) -> None:
+        """Ask for a savepoint, or find the one that was asked for, and defer until it is there."""
+        trigger_id = self._ask(context)
+        self.wait(
+            FlinkSavepointTrigger,
+            self.resume,
+            self.savepoint_timeout_seconds,
+            trigger_id=trigger_id,
+        )
+
+    def resume(self, context: Context, event: dict[str, Any]) -> str:
+        """Return the path of the savepoint."""
+        path: str | None = event["savepoint_path"]
+        if path is None:
+            raise AirflowException(f"job {self.job_id} took no savepoint: {event['detail']}")
+        self.log.info("Job %s has taken savepoint %s", self.job_id, path)
+        return path
+
+    def on_kill(self) -> None:
+        """Say that nothing is cancelled."""
+        self.log.warning("A savepoint of job %s that was asked for goes on in Flink", self.job_id)
+
+    def _ask(self, context: Context) -> str:
+        job_id, ti = str(self.job_id), context["ti"]
+        for number in count(1):
+            trigger_id = self.trigger_id(ti.dag_id, ti.run_id, ti.task_id, ti.map_index, number)
+            status = self.hook.find_savepoint(job_id, trigger_id)
+            if status is None:
+                self.hook.trigger_savepoint(job_id, trigger_id)
+            elif status.operation and status.operation.failure_cause:
+                continue
+            return trigger_id
+        raise AssertionError("count is infinite")
 
 
-class FlinkStopWithSavepointOperator(BaseOperator):
+class FlinkStopWithSavepointOperator(FlinkJobOperator):
     """Stop a job with a savepoint; returns `job_id` and `savepoint_path`, null where there is none.
 
     Afterwards the job does not run. A job that cannot take a savepoint (its tasks restart, say) is
     cancelled: its newest retained checkpoint is then what to restore, and as exact. Running it
-    again finds the savepoint of the job that was stopped before.
+    again finds the savepoint of the job that was stopped before. A stop that has begun goes on in
+    Flink when a user ends the task.
 
     Parameters
     ----------
@@ -165,81 +334,117 @@ class FlinkStopWithSavepointOperator(BaseOperator):
         The job; without one nothing is done.
     stop_timeout_seconds : float
         How long the savepoint, and then the end of the job, may take.
-    flink_conn_id : str
-        See `FlinkRestHook`.
+    poll_seconds, flink_conn_id
+        See `FlinkJobOperator`.
     """
 
-    template_fields: Sequence[str] = ("job_id",)
-    ui_color = "#ffe3ec"
-
-    def __init__(
-        self,
-        *,
-        job_id: str | None,
-        stop_timeout_seconds: float = 120.0,
-        flink_conn_id: str = FlinkRestHook.default_conn_name,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, stop_timeout_seconds: float = END_SECONDS, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.job_id = job_id
         self.stop_timeout_seconds = stop_timeout_seconds
-        self.flink_conn_id = flink_conn_id
-
-    @cached_property
-    def hook(self) -> FlinkRestHook:
-        """The cluster."""
-        return FlinkRestHook(self.flink_conn_id)
 
     def execute(self, context: Context) -> dict[str, str | None]:
-        """Stop the job."""
+        """Ask for the stop and defer until the savepoint is there."""
         if not self.job_id:
             self.log.info("There is no job to stop")
-            return {"job_id": None, "savepoint_path": None}
+            return self.result(None)
         job = self.hook.find_job(self.job_id)
         if job is None:
             self.log.warning("Flink does not know job %s: nothing to stop", self.job_id)
-            return {"job_id": self.job_id, "savepoint_path": None}
-        stop = self._savepoint_of if job.state.ended else self._stop
-        return {"job_id": self.job_id, "savepoint_path": stop(self.job_id)}
+            return self.result(None)
+        if job.state.ended:
+            return self.result(self._savepoint_of(self.job_id))
+        # not the task's own: a job is stopped once, whichever task asks
+        trigger_id = self.trigger_id("stop", context["ti"].dag_id, context["ti"].run_id)
+        self.hook.stop_with_savepoint(self.job_id, trigger_id)
+        return self.wait(
+            FlinkSavepointTrigger,
+            self.end_with_savepoint,
+            self.stop_timeout_seconds,
+            trigger_id=trigger_id,
+        )
 
-    def _stop(self, job_id: str) -> str | None:
-        trigger_id = uuid.uuid4().hex
-        self.hook.stop_with_savepoint(job_id, trigger_id)
-        deadline = time.monotonic() + self.stop_timeout_seconds
-        while time.monotonic() < deadline:
-            status = self.hook.savepoint(job_id, trigger_id)
-            if status.operation and status.operation.failure_cause:
-                self.log.warning(
-                    "Job %s took no savepoint and is cancelled: %s",
-                    job_id,
-                    status.operation.failure_cause.stack_trace,
-                )
-                break
-            if status.operation:
-                self._wait_for_end(job_id)
-                location = status.operation.location
-                self.log.info("Job %s is stopped with savepoint %s", job_id, location)
-                return location
-            time.sleep(POLL_SECONDS)
-        else:
-            self.log.warning("Job %s took no savepoint in time and is cancelled", job_id)
-        self.hook.cancel(job_id)
-        self._wait_for_end(job_id)
+    def end_with_savepoint(self, context: Context, event: dict[str, Any]) -> NoReturn:
+        """Defer until the job has ended; cancel one that took no savepoint."""
+        path = event["savepoint_path"]
+        if path is None:
+            self.log.warning(
+                "Job %s took no savepoint and is cancelled: %s", self.job_id, event["detail"]
+            )
+            self.hook.cancel(str(self.job_id))
+        self.wait(
+            FlinkJobEndedTrigger,
+            self.finish,
+            self.stop_timeout_seconds,
+            carried={"savepoint_path": path},
+        )
+
+    def finish(
+        self, context: Context, event: dict[str, Any], savepoint_path: str | None
+    ) -> dict[str, str | None]:
+        """Return the savepoint of the job that has ended."""
+        if event["state"] is None:
+            raise AirflowException(f"job {self.job_id} does not end: {event['detail']}")
         # one that came too late, perhaps
-        return self._savepoint_of(job_id)
+        return self.result(savepoint_path or self._savepoint_of(str(self.job_id)))
 
-    def _wait_for_end(self, job_id: str) -> None:
-        deadline = time.monotonic() + self.stop_timeout_seconds
-        while not (job := self.hook.job(job_id)).state.ended:
-            if time.monotonic() > deadline:
-                raise AirflowException(f"job {job_id} is {job.state} and does not end")
-            time.sleep(POLL_SECONDS)
+    def on_kill(self) -> None:
+        """Say that nothing is cancelled."""
+        self.log.warning("Job %s was told to stop with a savepoint, and does", self.job_id)
+
+    def result(self, savepoint_path: str | None) -> dict[str, str | None]:
+        """Return what the task returns."""
+        return {"job_id": self.job_id or None, "savepoint_path": savepoint_path}
 
     def _savepoint_of(self, job_id: str) -> str | None:
-        job = self.hook.job(job_id)
-        savepoint = self.hook.settled_checkpoints(job_id).latest.savepoint
+        try:
+            job = self.hook.job(job_id)
+            savepoint = self.hook.settled_checkpoints(job_id).latest.savepoint
+        except FlinkJobNotFoundError:
+            self.log.warning("Flink does not know job %s any more", job_id)
+            return None
         if job.state is JobStatus.FINISHED and savepoint and not savepoint.discarded:
             self.log.info("Job %s was stopped with savepoint %s", job_id, savepoint.external_path)
             return savepoint.external_path
         self.log.warning("Job %s is %s without a savepoint", job_id, job.state)
         return None
+
+
+class FlinkCancelOperator(FlinkJobOperator):
+    """Cancel a job without a savepoint; returns its last state once it has ended.
+
+    Its retained checkpoints stay. A job that has ended already is left as it is; the result is
+    `UNKNOWN` for one that Flink does not know. A cancellation goes on in Flink when a user ends the
+    task.
+
+    Parameters
+    ----------
+    job_id : str, optional
+        The job; without one nothing is done, and the result is None.
+    cancel_timeout_seconds : float
+        How long its end may take.
+    poll_seconds, flink_conn_id
+        See `FlinkJobOperator`.
+    """
+
+    def __init__(self, *, cancel_timeout_seconds: float = END_SECONDS, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.cancel_timeout_seconds = cancel_timeout_seconds
+
+    def execute(self, context: Context) -> None:
+        """Cancel the job and defer until it has ended."""
+        if not self.job_id:
+            self.log.info("There is no job to cancel")
+            return
+        self.hook.cancel(self.job_id)
+        self.wait(FlinkJobEndedTrigger, self.resume, self.cancel_timeout_seconds)
+
+    def resume(self, context: Context, event: dict[str, Any]) -> str:
+        """Return the state in which the job has ended."""
+        if event["state"] is None:
+            raise AirflowException(f"job {self.job_id} does not end: {event['detail']}")
+        self.log.info("Job %s has ended: %s", self.job_id, event["detail"])
+        return str(event["state"])
+
+    def on_kill(self) -> None:
+        """Say that nothing is taken back."""
+        self.log.warning("Job %s was cancelled, and ends", self.job_id)

@@ -49,6 +49,23 @@ class Jars(msgspec.Struct, frozen=True):
     files: list[Jar]
 
 
+class ClusterOverview(msgspec.Struct, frozen=True, rename="kebab"):
+    """Answer of `GET /overview`; a slot runs one subtask of each vertex."""
+
+    taskmanagers: int
+    slots_total: int
+    slots_available: int
+    jobs_running: int
+    flink_version: str
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """One metric; Flink writes numbers as text."""
+
+    id: str
+    value: str
+
+
 class JobSummary(msgspec.Struct, frozen=True):
     """One job of the overview."""
 
@@ -214,6 +231,18 @@ class ConfigEntry(msgspec.Struct, frozen=True):
 
     key: str
     value: str
+
+
+class Thread(msgspec.Struct, frozen=True):
+    """A thread of the JobManager."""
+
+    name: str = msgspec.field(name="threadName")
+
+
+class ThreadDump(msgspec.Struct, frozen=True, rename="camel"):
+    """Answer of `GET /jobmanager/thread-dump`."""
+
+    thread_infos: list[Thread]
 
 
 class RefusedRequest(msgspec.Struct, frozen=True):

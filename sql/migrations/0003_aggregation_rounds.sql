@@ -1,5 +1,4 @@
--- One row a round. It is written in the transaction that stores the updates of the round and moves
--- stream_offsets, so a crash leaves either a whole round to resume or none.
+-- What each consumer has read: written in the transaction that writes the data.
 CREATE TABLE IF NOT EXISTS stream_offsets (
     consumer TEXT NOT NULL,
     topic TEXT NOT NULL,
@@ -8,6 +7,8 @@ CREATE TABLE IF NOT EXISTS stream_offsets (
     PRIMARY KEY (consumer, topic, partition)
 );
 
+-- One row a round. It is written in the transaction that stores the updates of the round and moves
+-- stream_offsets, so a crash leaves either a whole round to resume or none.
 CREATE TABLE IF NOT EXISTS aggregation_rounds (
     round BIGINT PRIMARY KEY CHECK (round >= 1),
     state TEXT NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'aggregated', 'empty')),

@@ -16,6 +16,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from flead.stack import processes
 from flead.stack.addresses import Addresses
+from flead.stack.credentials import Credentials
 from flead.stack.flink_rest import FlinkClient
 from flead.stack.home import Home
 from flead.stack.ports import Ports
@@ -50,6 +51,17 @@ def test_the_broker_is_set_for_transactions_of_days_and_makes_no_topic_by_itself
     assert settings["num.partitions"].value == "4"
 
 
+def test_sql_asks_the_database_of_flead_as_its_owner(flead, stack_home, postgres_server):
+    answer = flead(stack_home, "sql", "SELECT current_database(), current_user, 6 * 7")
+    refused = flead(stack_home, "sql", "SELECT no_such_column")
+
+    assert answer.returncode == 0, answer.stderr
+    cells = [cell.strip() for cell in answer.stdout.splitlines()[2].split("|")]
+    assert cells == ["flead", "flead", "42"]
+    assert refused.returncode == 1
+    assert 'column "no_such_column" does not exist' in refused.stderr
+
+
 def test_postgres_has_a_database_for_airflow_and_one_for_flead(postgres_server):
     owners = query(
         postgres_server,
@@ -65,11 +77,46 @@ def test_postgres_lets_nobody_in_without_the_password(postgres_server):
         psycopg2.connect(postgres_server, password="guessed")
 
 
+def test_dashboards_log_in_with_a_password_of_their_own_and_only_read(stack_home, postgres_server):
+    url = (
+        f"postgresql://grafana:{Credentials.of(stack_home).postgres_grafana}"
+        f"@127.0.0.1:{Ports.of(stack_home).postgres}/flead"
+    )
+
+    assert query(url, "SHOW transaction_read_only") == [("on",)]
+    assert query(url, "SHOW statement_timeout") == [("30s",)]
+    with pytest.raises(psycopg2.errors.ReadOnlySqlTransaction):
+        query(url, "CREATE TEMPORARY TABLE mine AS SELECT 1")
+
+
 def test_postgres_never_runs_as_root(stack_home, postgres_server):
     users = {process.uids().real for process in processes.belonging_to(stack_home, "postgres")}
 
     assert users
     assert 0 not in users
+
+
+def test_the_doctor_finds_running_servers_well_and_their_ports_their_own(
+    flead, stack_home, postgres_server
+):
+    examined = flead(stack_home, "doctor", "--json")
+
+    diagnosis = json.loads(examined.stdout)
+    verdicts = {each["subject"]: each["verdict"] for each in diagnosis["findings"]}
+    assert (verdicts["postgres"], verdicts["ports"]) == ("ok", "ok")
+    assert examined.returncode == (0 if diagnosis["is_well"] else 1)
+
+
+def test_open_leads_to_the_page_of_a_server_that_runs_and_refuses_that_of_another(
+    flead, stack_home, flink
+):
+    found = flead(stack_home, "open", "flink", "--json")
+    refused = flead(stack_home, "open", "fleet", "--json")
+
+    [page] = json.loads(found.stdout)["pages"]
+    assert "Apache Flink Web Dashboard" in httpx.get(page["url"]).text
+    assert (found.returncode, refused.returncode) == (0, 1)
+    assert refused.stderr == "flead: airflow-api-server does not run: `flead up` starts it\n"
 
 
 def test_flink_is_set_to_survive_and_to_show_fresh_metrics(flink):

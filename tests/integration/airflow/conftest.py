@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer
@@ -56,6 +57,30 @@ def flink_connection(flink: str, stack_home: Home) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("AIRFLOW_CONN_FLEAD_FLINK", json.dumps(connection))
         yield "flead_flink"
+
+
+@pytest.fixture(scope="session")
+def run_dag(checkout: Path) -> Callable[..., Any]:
+    """Return the function that runs a DAG to its end: run(dag_id, prepare, **conf).
+
+    `prepare` is called with the DAG before it runs.
+    """
+    from airflow.dag_processing.bundles.manager import (  # noqa: PLC0415 - after its settings
+        DagBundlesManager,
+    )
+    from airflow.dag_processing.dagbag import DagBag  # noqa: PLC0415 - the same
+    from airflow.utils import db  # noqa: PLC0415 - the same
+
+    db.initdb()
+    DagBundlesManager().sync_bundles_to_db()
+
+    def run(dag_id: str, prepare: Callable[[Any], None] = lambda _: None, **conf: Any) -> Any:
+        # Airflow keeps the Params of a test run in the DAG object: each run has one of its own.
+        dag = DagBag(str(checkout / "dags" / f"{dag_id}.py")).dags[dag_id]
+        prepare(dag)
+        return dag.test(run_conf=conf)
+
+    return run
 
 
 @pytest.fixture

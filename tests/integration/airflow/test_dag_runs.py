@@ -5,10 +5,7 @@ import time
 
 import msgspec
 import pytest
-from airflow.dag_processing.bundles.manager import DagBundlesManager
-from airflow.dag_processing.dagbag import DagBag
 from airflow.models.asset import AssetEvent, AssetModel
-from airflow.utils import db
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
@@ -47,19 +44,6 @@ pytestmark = [
 
 INPUTS = 4 * len(FEATURES)
 TRAINING = TrainingDeployment(features=list(FEATURES), bootstrap_servers="broker:9092")
-
-
-@pytest.fixture(scope="module")
-def run_dag(checkout):
-    db.initdb()
-    DagBundlesManager().sync_bundles_to_db()
-
-    def run(dag_id, **conf):
-        # Airflow keeps the Params of a test run in the DAG object: each run has one of its own.
-        dag = DagBag(str(checkout / "dags" / f"{dag_id}.py")).dags[dag_id]
-        return dag.test(run_conf=conf)
-
-    return run
 
 
 @pytest.fixture

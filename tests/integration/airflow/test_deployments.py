@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+from airflow.sdk.exceptions import AirflowFailException
 
 from flead.contracts.deployment import TrainingDeployment
 from flead.contracts.messages import (
@@ -22,15 +23,19 @@ from flead.contracts.schema import feature_schema, input_names
 from flead.storage import control, deployments, models, outbox
 from flead.storage.connection import connect
 from flead.storage.deployments import AttemptStatus
+from flead.storage.locks import Lock, is_held
 from flead.storage.migrations import migrate
 from flead.storage.models import StoredModel
 from flead_airflow.connections import Servers
 from flead_airflow.deployments import (
     find_running_job,
     open_new,
+    open_restored,
     open_resumed,
+    outcome_of_failure,
     record_active,
     record_failure,
+    submitting,
 )
 from flead_airflow.flink.errors import FlinkStateError
 from flead_airflow.flink.hook import FlinkRestHook
@@ -48,6 +53,7 @@ PARAMS = {
     "ditto_pull": 0.5,
     "parallelism": 3,
     "checkpoint_interval_seconds": 2,
+    "devices": None,
     "fresh": False,
     "resume": False,
 }
@@ -208,6 +214,13 @@ class TestNewDeployment:
         assert name == "--training-config"
         assert msgspec.json.decode(value, type=TrainingDeployment) == CONFIGURATION
         assert (submission.parallelism, submission.savepoint_path) == (3, None)
+
+    @pytest.mark.parametrize(("devices", "seconds"), [(None, 5.0), (240_700, 60.0)])
+    def test_without_an_interval_it_is_chosen_for_the_fleet(self, deploy, devices, seconds):
+        submission = deploy("a", checkpoint_interval_seconds=None, devices=devices)
+
+        configuration = msgspec.json.decode(submission.arguments[1], type=TrainingDeployment)
+        assert configuration.checkpoint_interval_seconds == seconds
 
     def test_opened_twice_is_one_attempt(self, servers, deploy):
         assert deploy("a") == deploy("a")
@@ -442,6 +455,135 @@ class TestResumedDeployment:
 
         assert again.savepoint_path == SAVEPOINT
         assert again.job_id not in {first.job_id, failed.job_id}
+
+
+class TestRestoredDeployment:
+    @pytest.fixture
+    def first(self, servers, deploy):
+        submission = deploy("a", learning_rate=0.25)
+        record_active(servers.database_url, submission.job_id)
+        return submission
+
+    @pytest.fixture
+    def restore(self, servers, flink_hook):
+        def open_attempt(failed, stopped=None, savepoint=None):
+            with connect(servers.database_url) as connection, connection.cursor() as cursor:
+                deployment_id = deployments.attempt_of(cursor, failed.job_id).deployment_id
+            return open_restored(
+                servers,
+                flink_hook,
+                deployment_id=deployment_id,
+                stopped_job=stopped,
+                savepoint=savepoint,
+            )
+
+        return open_attempt
+
+    def fail(self, servers, flink_hook, submission):
+        record_failure(servers.database_url, flink_hook, submission.job_id, "too slow")
+
+    def test_continues_its_own_parameters_from_the_savepoint_of_the_stop(
+        self, servers, flink_hook, deploy, first, restore
+    ):
+        failed = deploy("b", first.job_id, SAVEPOINT, learning_rate=0.5, parallelism=1)
+        self.fail(servers, flink_hook, failed)
+
+        restored = restore(failed)
+
+        assert restored.savepoint_path == SAVEPOINT
+        assert (restored.arguments, restored.parallelism) == (first.arguments, 3)
+        assert restored.job_id not in {first.job_id, failed.job_id}
+        assert restore(failed) == restored
+        rates = [control.hyperparameters.learning_rate for control in queued_controls(servers)]
+        assert rates == [0.25, 0.5, 0.25]
+
+    def test_continues_from_the_newest_checkpoint_of_the_job_that_came_too_late(
+        self, servers, flink_hook, deploy, first, restore, retain
+    ):
+        failed = deploy("b", first.job_id, SAVEPOINT, learning_rate=0.5)
+        retain(failed.job_id, 1)
+        newest = retain(failed.job_id, 2)
+        self.fail(servers, flink_hook, failed)
+
+        assert restore(failed).savepoint_path == newest
+        assert attempts(servers)[0].configuration == CONFIGURATION
+
+    def test_continues_from_its_savepoint_when_the_job_that_failed_has_other_features(
+        self, servers, flink_hook, deploy, first, restore, retain
+    ):
+        failed = deploy("b", first.job_id, SAVEPOINT, features=["pressure"])
+        retain(failed.job_id, 1)
+        self.fail(servers, flink_hook, failed)
+
+        assert restore(failed).savepoint_path == SAVEPOINT
+
+    def test_sends_the_hyperparameters_that_the_fleet_had_been_tuned_to(
+        self, servers, flink_hook, deploy, first, restore
+    ):
+        with connect(servers.database_url) as connection, connection.cursor() as cursor:
+            control.queue_hyperparameters(cursor, Hyperparameters(learning_rate=0.75))
+        failed = deploy("b", first.job_id, SAVEPOINT, learning_rate=0.5)
+        self.fail(servers, flink_hook, failed)
+
+        restore(failed)
+
+        assert queued_controls(servers)[-1] == TrainingControl(
+            4, Hyperparameters(learning_rate=0.75)
+        )
+
+    def test_is_of_what_was_stopped_although_nobody_came_to_record_it(
+        self, servers, flink_hook, deploy, first
+    ):
+        restored = open_restored(
+            servers, flink_hook, deployment_id="b", stopped_job=first.job_id, savepoint=SAVEPOINT
+        )
+
+        assert (restored.savepoint_path, restored.arguments) == (SAVEPOINT, first.arguments)
+        assert [attempt.status for attempt in attempts(servers)] == [
+            AttemptStatus.SUBMITTING,
+            AttemptStatus.SUSPENDED,
+        ]
+
+    def test_is_none_when_nothing_was_stopped(self, servers, flink_hook, deploy, restore):
+        failed = deploy("a")
+        self.fail(servers, flink_hook, failed)
+
+        assert restore(failed) is None
+        assert outcome_of_failure(servers.database_url, flink_hook, "a", "too slow") == (
+            "a has failed, and no training job runs now, for none ran before it."
+            " Why it failed: too slow"
+        )
+
+    def test_leaves_what_was_deployed_since_alone(
+        self, servers, flink_hook, deploy, first, restore
+    ):
+        failed = deploy("b", first.job_id, SAVEPOINT)
+        self.fail(servers, flink_hook, failed)
+        third = deploy("c")
+
+        assert restore(failed) == third
+
+
+class TestSubmitting:
+    def test_is_allowed_while_the_attempt_is_open(self, servers, deploy):
+        submission = deploy("a")
+
+        with (
+            submitting(servers.database_url, submission.job_id),
+            connect(servers.database_url) as connection,
+            connection.cursor() as cursor,
+        ):
+            assert is_held(cursor, Lock.SUBMISSIONS)
+
+    def test_is_refused_once_another_deployment_has_taken_its_place(self, servers, deploy):
+        first = deploy("a")
+        record_active(servers.database_url, deploy("b").job_id)
+
+        with (
+            pytest.raises(AirflowFailException, match="is superseded in training_deployments"),
+            submitting(servers.database_url, first.job_id),
+        ):
+            pytest.fail("the job would be posted")
 
 
 class TestRecord:

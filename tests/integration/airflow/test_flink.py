@@ -1,11 +1,15 @@
 """Hook, operators and trigger against a real Flink session cluster."""
 
 import asyncio
+import copy
+import pkgutil
 import time
 import uuid
+from contextlib import contextmanager
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+from structlog.testing import capture_logs
 
 from flead_airflow.flink.errors import (
     FlinkDuplicateJobError,
@@ -15,21 +19,32 @@ from flead_airflow.flink.errors import (
 from flead_airflow.flink.hook import FlinkRestHook
 from flead_airflow.flink.operators import (
     FAILURE_KEY,
+    FlinkCancelOperator,
+    FlinkSavepointOperator,
     FlinkStopWithSavepointOperator,
     FlinkSubmitPythonJobOperator,
 )
 from flead_airflow.flink.responses import JobStatus
-from flead_airflow.flink.triggers import FlinkJobStartedTrigger
+from flead_airflow.flink.triggers import (
+    FlinkJobEndedTrigger,
+    FlinkJobStartedTrigger,
+    FlinkSavepointTrigger,
+)
 
 pytestmark = pytest.mark.servers
 
 FLINK_CONNECTION = "flead_flink"
 
 
-class Xcom:
-    """What a task leaves for others, in place of Airflow's task instance."""
+class TaskInstance:
+    """Who a task is and what it leaves for others, in place of Airflow's task instance."""
 
-    def __init__(self):
+    dag_id = "dag"
+    task_id = "task"
+    map_index = -1
+
+    def __init__(self, run_id="run"):
+        self.run_id = run_id
         self.pushed = {}
 
     def xcom_push(self, key, value):
@@ -58,38 +73,52 @@ def submission(job_id, tiny_job, **arguments):
     )
 
 
-def stop(job_id):
-    operator = FlinkStopWithSavepointOperator(
-        task_id="stop", job_id=job_id, flink_conn_id=FLINK_CONNECTION
+def operator_of(kind, job_id, **arguments):
+    return kind(
+        task_id="task",
+        job_id=job_id,
+        flink_conn_id=FLINK_CONNECTION,
+        poll_seconds=0.2,
+        **arguments,
     )
-    return execute(operator)
 
 
-def execute(operator):
-    return operator.execute({"ti": Xcom()})
+def stop(job_id):
+    return finish(operator_of(FlinkStopWithSavepointOperator, job_id))
 
 
-def defer(operator):
+def execute(operator, ti=None):
+    return operator.execute({"ti": ti or TaskInstance()})
+
+
+def defer(operator, ti=None):
     """Run a task until it defers and return its trigger."""
     with pytest.raises(TaskDeferred) as deferred:
-        execute(operator)
-    assert deferred.value.method_name == "resume"
+        execute(operator, ti)
     return deferred.value.trigger
 
 
 def events_of(trigger, timeout_seconds=120):
     """Run a trigger to its end, rebuilt from what Airflow would store of it."""
+    path, arguments = trigger.serialize()
+    kind = pkgutil.resolve_name(path)
 
     async def collect():
-        return [event.payload async for event in type(trigger)(**trigger.serialize()[1]).run()]
+        return [event.payload async for event in kind(**arguments).run()]
 
     return asyncio.run(asyncio.wait_for(collect(), timeout_seconds))
 
 
-def start(operator):
-    """Run a task, deferral included, and return its result."""
-    [event] = events_of(defer(operator))
-    return operator.resume({"ti": Xcom()}, event)
+def finish(operator, ti=None):
+    """Run a task to its end, each time that it comes back in another worker; return its result."""
+    context = {"ti": ti or TaskInstance()}
+    step, arguments = "execute", {}
+    while True:
+        try:
+            return getattr(copy.copy(operator), step)(context, **arguments)
+        except TaskDeferred as deferred:
+            [event] = events_of(deferred.trigger)
+            step, arguments = deferred.method_name, {**(deferred.kwargs or {}), "event": event}
 
 
 def wait_until_ended(hook, job_id):
@@ -103,7 +132,7 @@ def wait_until_ended(hook, job_id):
 def stopped(flink_connection, tiny_job):
     """Stop a job and return what the operator returned."""
     job_id = uuid.uuid4().hex
-    start(submission(job_id, tiny_job))
+    finish(submission(job_id, tiny_job))
     with FlinkRestHook(flink_connection) as hook:
         hook.checkpoints(job_id)  # which Flink then has in its cache
     return stop(job_id)
@@ -113,7 +142,7 @@ class TestSubmission:
     def test_ends_when_every_vertex_runs_and_a_checkpoint_has_completed(
         self, hook, job_id, tiny_job
     ):
-        assert start(submission(job_id, tiny_job, parallelism=2)) == job_id
+        assert finish(submission(job_id, tiny_job, parallelism=2)) == job_id
 
         job = hook.job(job_id)
         assert job.state is JobStatus.RUNNING
@@ -125,7 +154,7 @@ class TestSubmission:
         before = {job.jid for job in hook.jobs()}
         defer(submission(job_id, tiny_job))
 
-        assert start(submission(job_id, tiny_job)) == job_id
+        assert finish(submission(job_id, tiny_job)) == job_id
 
         assert {job.jid for job in hook.jobs()} - before == {job_id}
 
@@ -143,13 +172,13 @@ class TestSubmission:
     def test_of_a_script_that_raises_shows_the_python_traceback(self, hook, job_id, tiny_job):
         failing = submission(job_id, tiny_job, arguments=["--fail", "no such feature: voltage"])
 
-        xcom = Xcom()
+        ti = TaskInstance()
         with pytest.raises(AirflowFailException) as failure:
-            failing.execute({"ti": xcom})
+            execute(failing, ti)
 
         assert str(failure.value).endswith("ValueError: no such feature: voltage")
         assert "tiny_job.py" in str(failure.value)
-        assert xcom.pushed == {FAILURE_KEY: str(failure.value)}
+        assert ti.pushed == {FAILURE_KEY: str(failure.value)}
         assert hook.find_job(job_id) is None
 
     def test_from_a_savepoint_that_is_not_there_names_it(self, hook, job_id, tiny_job):
@@ -178,16 +207,18 @@ class TestSubmission:
         needs_too_many_slots = submission(job_id, tiny_job, parallelism=64, start_timeout_seconds=2)
 
         with pytest.raises(AirflowFailException, match="its time is over: the job is R"):
-            start(needs_too_many_slots)
+            finish(needs_too_many_slots)
 
-        assert wait_until_ended(hook, job_id) is JobStatus.CANCELED
+        assert hook.job(job_id).state is JobStatus.CANCELED
 
     def test_that_a_user_ends_is_cancelled_in_flink(self, hook, job_id, tiny_job):
         trigger = defer(submission(job_id, tiny_job))
 
-        asyncio.run(trigger.on_kill())
+        with capture_logs() as said:
+            asyncio.run(trigger.on_kill())
 
         assert wait_until_ended(hook, job_id) is JobStatus.CANCELED
+        assert "because a user ended its task" in str(said)
 
     def test_whose_worker_is_told_to_end_is_cancelled_in_flink(self, hook, job_id, tiny_job):
         operator = submission(job_id, tiny_job)
@@ -197,6 +228,100 @@ class TestSubmission:
 
         assert wait_until_ended(hook, job_id) is JobStatus.CANCELED
 
+    def test_gives_a_job_that_it_attaches_to_what_is_left_of_its_time(self, hook, job_id, tiny_job):
+        hook.run_python_job(job_id, tiny_job, parallelism=64)
+        while (job := hook.job(job_id)).now - job.start_time < 3_000:
+            time.sleep(0.2)
+
+        trigger = defer(submission(job_id, tiny_job, start_timeout_seconds=5))
+
+        assert trigger.deadline - time.time() < 2
+
+    def test_looks_and_posts_within_its_guard(self, hook, job_id, tiny_job):
+        seen = []
+
+        @contextmanager
+        def guard(guarded):
+            seen.append((guarded, hook.find_job(job_id)))
+            yield
+            seen.append((guarded, hook.job(job_id).jid))
+
+        defer(submission(job_id, tiny_job, guard=guard))
+
+        assert seen == [(job_id, None), (job_id, job_id)]
+
+    def test_that_its_guard_refuses_sends_nothing(self, hook, job_id, tiny_job):
+        @contextmanager
+        def guard(_):
+            raise AirflowFailException("another one runs")
+            yield
+
+        with pytest.raises(AirflowFailException, match="another one runs"):
+            execute(submission(job_id, tiny_job, guard=guard))
+
+        assert hook.find_job(job_id) is None
+
+
+class TestSavepoint:
+    @pytest.fixture
+    def running(self, hook, job_id, tiny_job):
+        finish(submission(job_id, tiny_job))
+        return job_id
+
+    def test_leaves_the_job_running_and_returns_where_it_is(self, hook, running):
+        path = finish(operator_of(FlinkSavepointOperator, running))
+
+        assert hook.job(running).state is JobStatus.RUNNING
+        newest = hook.settled_checkpoints(running).latest.savepoint
+        assert newest.external_path == path
+
+    def test_run_again_after_its_worker_was_killed_takes_no_second_one(self, hook, running):
+        first = defer(operator_of(FlinkSavepointOperator, running))
+        second = defer(operator_of(FlinkSavepointOperator, running))
+
+        assert first.trigger_id == second.trigger_id
+        assert events_of(first) == events_of(second)
+
+    def test_of_another_run_is_another_one(self, hook, running):
+        operator = operator_of(FlinkSavepointOperator, running)
+
+        assert finish(operator) != finish(operator, TaskInstance(run_id="another"))
+
+    def test_of_a_job_that_cannot_take_one_says_why_and_is_tried_anew(self, hook, job_id, tiny_job):
+        hook.run_python_job(job_id, tiny_job, parallelism=64)
+        operator = operator_of(FlinkSavepointOperator, job_id)
+
+        with pytest.raises(AirflowException, match="took no savepoint: it failed with"):
+            finish(operator)
+        first = operator.trigger_id("dag", "run", "task", -1, 1)
+        assert defer(operator).trigger_id != first
+
+    def test_whose_task_a_user_ends_goes_on_and_says_so(self, hook, running):
+        trigger = defer(operator_of(FlinkSavepointOperator, running))
+
+        with capture_logs() as said:
+            asyncio.run(trigger.on_kill())
+
+        assert [each["log_level"] for each in said] == ["warning"]
+        assert "goes on in Flink" in said[0]["event"]
+        assert running in str(said[0])
+        [event] = events_of(trigger)
+        assert event["savepoint_path"] is not None
+
+
+class TestCancellation:
+    def test_ends_when_the_job_has(self, hook, job_id, tiny_job):
+        hook.run_python_job(job_id, tiny_job)
+        cancel = operator_of(FlinkCancelOperator, job_id)
+
+        assert finish(cancel) == "CANCELED"
+        assert hook.job(job_id).state is JobStatus.CANCELED
+        assert finish(cancel) == "CANCELED"
+
+    def test_of_no_job_or_one_that_flink_does_not_know_changes_nothing(self, hook, job_id):
+        assert finish(operator_of(FlinkCancelOperator, "")) is None
+        assert finish(operator_of(FlinkCancelOperator, job_id)) == "UNKNOWN"
+
 
 class TestStop:
     def test_leaves_a_savepoint_that_the_next_job_starts_from(
@@ -205,7 +330,7 @@ class TestStop:
         assert hook.job(stopped["job_id"]).state is JobStatus.FINISHED
 
         savepoint = stopped["savepoint_path"]
-        start(submission(job_id, tiny_job, savepoint_path=savepoint))
+        finish(submission(job_id, tiny_job, savepoint_path=savepoint))
 
         restored = hook.checkpoints(job_id).latest.restored
         assert (restored.is_savepoint, restored.external_path) == (True, savepoint)
@@ -225,26 +350,95 @@ class TestStop:
 
         assert hook.job(job_id).state is JobStatus.CANCELED
 
+    def test_run_again_after_its_worker_was_killed_waits_for_the_same_savepoint(
+        self, hook, job_id, tiny_job
+    ):
+        finish(submission(job_id, tiny_job))
+        operator = operator_of(FlinkStopWithSavepointOperator, job_id)
+        killed = defer(operator)
+
+        found = finish(operator)
+
+        [event] = events_of(killed)
+        assert found == {"job_id": job_id, "savepoint_path": event["savepoint_path"]}
+        assert found["savepoint_path"] is not None
+
     def test_without_a_job_does_nothing(self, hook, job_id):
         assert stop(None) == {"job_id": None, "savepoint_path": None}
         assert stop(job_id) == {"job_id": job_id, "savepoint_path": None}
 
 
+ARGUMENTS = {
+    "job_id": "0" * 32,
+    "flink_conn_id": "flead_flink",
+    "deadline": 1.5,
+    "poll_seconds": 0.25,
+}
+
+
 class TestTrigger:
-    def test_is_rebuilt_from_its_class_path_and_all_its_arguments(self, job_id):
-        trigger = FlinkJobStartedTrigger(
-            job_id=job_id, flink_conn_id="flead_flink", deadline=1.5, poll_seconds=0.25
+    @pytest.mark.parametrize(
+        ("kind", "further"),
+        [
+            (FlinkJobStartedTrigger, {"absent_is_final": False}),
+            (FlinkSavepointTrigger, {"trigger_id": "1" * 32}),
+            (FlinkJobEndedTrigger, {}),
+        ],
+    )
+    def test_is_rebuilt_from_its_class_path_and_all_its_arguments(self, kind, further):
+        path = f"flead_airflow.flink.triggers.{kind.__name__}"
+
+        assert kind(**ARGUMENTS, **further).serialize() == (path, ARGUMENTS | further)
+        assert pkgutil.resolve_name(path)(**ARGUMENTS, **further).serialize() == (
+            path,
+            ARGUMENTS | further,
         )
 
-        assert trigger.serialize() == (
-            "flead_airflow.flink.triggers.FlinkJobStartedTrigger",
-            {
-                "job_id": job_id,
-                "flink_conn_id": "flead_flink",
-                "deadline": 1.5,
-                "poll_seconds": 0.25,
-            },
+    @pytest.mark.parametrize(
+        ("kind", "further", "event"),
+        [
+            (FlinkJobStartedTrigger, {}, {"started": False}),
+            (FlinkSavepointTrigger, {"trigger_id": "1" * 32}, {"savepoint_path": None}),
+            (FlinkJobEndedTrigger, {}, {"state": None}),
+        ],
+    )
+    def test_of_a_cluster_that_does_not_answer_fires_once_when_its_time_is_over(
+        self, monkeypatch, kind, further, event
+    ):
+        monkeypatch.setenv("AIRFLOW_CONN_NOWHERE", "http://127.0.0.1:9")
+        trigger = kind(**ARGUMENTS | {"flink_conn_id": "nowhere"}, **further)
+
+        [fired] = events_of(trigger)
+
+        detail = fired.pop("detail")
+        assert fired == {"job_id": "0" * 32, **event}
+        assert detail.startswith("its time is over: Flink does not answer: ")
+
+    def test_fires_once_for_each_end_of_a_savepoint(self, hook, job_id):
+        lost = FlinkSavepointTrigger(
+            **ARGUMENTS | {"flink_conn_id": FLINK_CONNECTION, "job_id": job_id},
+            trigger_id="1" * 32,
         )
+
+        [event] = events_of(lost)
+
+        assert event["savepoint_path"] is None
+        assert "does not know the savepoint" in event["detail"]
+
+    def test_waits_for_a_job_that_is_to_come(self, hook, job_id):
+        trigger = FlinkJobStartedTrigger(
+            **ARGUMENTS
+            | {
+                "flink_conn_id": FLINK_CONNECTION,
+                "job_id": job_id,
+                "deadline": time.time() + 1,
+            },
+            absent_is_final=False,
+        )
+
+        [event] = events_of(trigger)
+
+        assert event["detail"] == "its time is over: the JobManager does not know the job yet"
 
     def test_fires_once_for_a_job_that_the_cluster_lost(self, hook, job_id):
         trigger = FlinkJobStartedTrigger(
@@ -304,6 +498,18 @@ class TestHook:
         hook.cancel(job_id)
         assert wait_until_ended(hook, job_id) is JobStatus.CANCELED
         hook.cancel(job_id)
+
+    def test_counts_slots_and_reads_metrics(self, hook, job_id, tiny_job):
+        before = hook.overview()
+        assert (before.taskmanagers, before.flink_version[:2]) == (1, "2.")
+        finish(submission(job_id, tiny_job))
+
+        assert hook.overview().slots_available == before.slots_available - 1
+        deadline = time.monotonic() + 60
+        while not (metrics := hook.metrics(job_id, ["numRestarts", "no such"])):
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        assert metrics == {"numRestarts": 0.0}
 
     def test_reads_where_checkpoints_are_kept(self, hook):
         assert hook.configuration()["execution.checkpointing.dir"].startswith("file:")

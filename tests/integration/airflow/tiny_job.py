@@ -33,6 +33,7 @@ def main():
     parser.add_argument("--fail")
     parser.add_argument("--break-at", type=int)
     parser.add_argument("--no-restart", action="store_true")
+    parser.add_argument("--checkpoint-ms", type=int, default=500)
     arguments = parser.parse_args()
     if arguments.fail:
         raise ValueError(arguments.fail)
@@ -40,7 +41,7 @@ def main():
     if arguments.no_restart:
         settings.set_string("restart-strategy.type", "none")
     environment = StreamExecutionEnvironment.get_execution_environment(settings)
-    environment.enable_checkpointing(500)
+    environment.enable_checkpointing(arguments.checkpoint_ms)
     tables = StreamTableEnvironment.create(environment)
     tables.execute_sql(
         "CREATE TEMPORARY TABLE numbers (n BIGINT)"

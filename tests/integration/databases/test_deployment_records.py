@@ -5,6 +5,7 @@ import psycopg2
 import pytest
 
 from flead.contracts.deployment import TrainingDeployment
+from flead.contracts.messages import Hyperparameters, TrainingControl
 from flead.storage import deployments
 from flead.storage.deployments import AttemptStateError, AttemptStatus
 
@@ -99,3 +100,75 @@ def test_two_attempts_cannot_be_active(cursor):
 def test_an_unknown_job_is_an_error(cursor):
     with pytest.raises(AttemptStateError, match="never opened"):
         deployments.mark_active(cursor, "0" * 32)
+
+
+class TestReplacement:
+    CONTROL = TrainingControl(7, Hyperparameters(learning_rate=0.5))
+
+    @pytest.fixture
+    def stopped(self, cursor):
+        """Stop an active job for the deployment `e`."""
+        job = deployments.open_attempt(cursor, "d", CONFIGURATION).job_id
+        deployments.mark_active(cursor, job)
+        return deployments.mark_replaced(cursor, job, "e", "file:///s1", self.CONTROL)
+
+    @pytest.fixture
+    def failed(self, cursor, stopped):
+        job = deployments.open_attempt(cursor, "e", CONFIGURATION, stopped.savepoint_path).job_id
+        return deployments.mark_failed(cursor, job, "no slots", "file:///chk-1")
+
+    def test_names_the_job_that_was_stopped_for_a_deployment(self, cursor, stopped):
+        assert (stopped.status, stopped.reason) == (
+            AttemptStatus.STOPPED,
+            "replaced by deployment e",
+        )
+        assert deployments.replaced_by(cursor, "e") == stopped
+        assert deployments.replaced_by(cursor, "d") is None
+
+    def test_that_failed_lets_what_it_replaced_be_resumed_once(self, cursor, stopped, failed):
+        assert deployments.expected(cursor) is None
+
+        before = deployments.reinstate(cursor, stopped.job_id, "e has not started")
+
+        assert before == self.CONTROL.hyperparameters
+        resumable = deployments.resumable(cursor)
+        assert (resumable.job_id, resumable.status) == (stopped.job_id, AttemptStatus.SUSPENDED)
+        assert (resumable.reason, resumable.savepoint_path) == ("e has not started", "file:///s1")
+        assert deployments.expected(cursor) == resumable
+        assert deployments.reinstate(cursor, stopped.job_id, "again") is None
+        assert deployments.resumable(cursor) == resumable
+
+    def test_keeps_what_the_fleet_trained_with_when_the_job_was_stopped(
+        self, cursor, stopped, failed
+    ):
+        later = msgspec.structs.replace(self.CONTROL, hyperparameters=Hyperparameters())
+        deployments.mark_replaced(cursor, stopped.job_id, "e", "file:///s1", later)
+
+        before = deployments.reinstate(cursor, stopped.job_id, "e has not started")
+
+        assert before == self.CONTROL.hyperparameters
+
+    def test_of_a_fleet_that_was_told_nothing_is_brought_back_with_its_own_hyperparameters(
+        self, cursor
+    ):
+        job = deployments.open_attempt(cursor, "d", CONFIGURATION).job_id
+        deployments.mark_replaced(cursor, job, "e", None, None)
+
+        assert deployments.reinstate(cursor, job, "no") == CONFIGURATION.hyperparameters
+
+    def test_is_not_brought_back_over_what_was_opened_since(self, cursor, stopped, failed):
+        newer = deployments.open_attempt(cursor, "f", CONFIGURATION)
+
+        assert deployments.reinstate(cursor, stopped.job_id, "too late") is None
+        assert deployments.resumable(cursor) == newer
+
+    def test_that_is_restored_keeps_the_reason(self, cursor, stopped, failed):
+        deployments.reinstate(cursor, stopped.job_id, "e has not started")
+        restored = deployments.open_attempt(
+            cursor, "d", CONFIGURATION, "file:///chk-1", "e has not started"
+        )
+
+        active = deployments.mark_active(cursor, restored.job_id)
+
+        assert (active.attempt, active.reason) == (2, "e has not started")
+        assert deployments.attempt_of(cursor, stopped.job_id).status is AttemptStatus.SUPERSEDED

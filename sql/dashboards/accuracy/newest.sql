@@ -1,0 +1,14 @@
+-- The newest version that labelled rows were scored with, and the one that devices use.
+SELECT
+    head.version AS head_version,
+    measured.version AS measured_version,
+    measured.global_accuracy AS accuracy,
+    measured.global_loss AS log_loss,
+    measured.metrics_rows AS labelled_rows,
+    measured.num_devices AS devices
+FROM model_head AS head
+LEFT JOIN federated_models AS measured
+    ON head.feature_schema = measured.feature_schema AND measured.metrics_rows > 0
+WHERE head.feature_schema = %(feature_schema)s
+ORDER BY measured.version DESC NULLS LAST
+LIMIT 1;

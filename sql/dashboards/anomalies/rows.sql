@@ -1,0 +1,12 @@
+SELECT
+    time_bucket(
+        greatest(%(interval)s::INTERVAL, make_interval(secs => window_seconds)), window_start
+    ) AS time,
+    sum(row_count)::DOUBLE PRECISION AS rows,
+    sum(anomaly_count)::DOUBLE PRECISION AS anomalies
+FROM stream_analysis_results
+WHERE
+    window_seconds = nullif(%(window_seconds)s, '')::INTEGER
+    AND window_start BETWEEN %(time_from)s AND %(time_to)s
+GROUP BY 1
+ORDER BY 1;

@@ -1,0 +1,25 @@
+-- Each promoted version against the promoted version before it.
+WITH compared AS (
+    SELECT
+        version,
+        coalesce(promoted_at, created_at) AS published_at,
+        global_accuracy - lag(global_accuracy) OVER by_version AS accuracy_gain,
+        1 - global_loss / nullif(lag(global_loss) OVER by_version, 0) AS loss_reduction
+    FROM federated_models
+    WHERE
+        feature_schema = %(feature_schema)s
+        AND metrics_rows > 0
+        AND status IN ('promoted', 'rolled_back')
+    WINDOW by_version AS (ORDER BY version)
+)
+
+SELECT
+    count(loss_reduction) AS versions,
+    avg((loss_reduction > 0)::INTEGER)::DOUBLE PRECISION AS improved,
+    avg(loss_reduction) AS mean_loss_reduction,
+    avg(accuracy_gain) AS mean_accuracy_gain
+FROM compared
+WHERE
+    loss_reduction IS NOT NULL
+    AND published_at BETWEEN %(time_from)s AND %(time_to)s
+HAVING count(*) > 0;

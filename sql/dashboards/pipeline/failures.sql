@@ -1,0 +1,8 @@
+SELECT
+    time_bucket(%(interval)s::INTERVAL, created_at) AS time,
+    max(restarts) AS restarts,
+    max(failed_checkpoints) AS failed_checkpoints
+FROM training_health
+WHERE created_at BETWEEN %(time_from)s AND %(time_to)s
+GROUP BY 1
+ORDER BY 1;

@@ -1,0 +1,8 @@
+SELECT
+    time_bucket(%(interval)s::INTERVAL, created_at) AS time,
+    max(lag_seconds) AS training_job,
+    max(stream_lag_seconds) AS stream_analysis
+FROM training_health
+WHERE created_at BETWEEN %(time_from)s AND %(time_to)s
+GROUP BY 1
+ORDER BY 1;
