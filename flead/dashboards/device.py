@@ -58,11 +58,11 @@ def device_performance() -> Dashboard:
             bars(
                 "device/status_of_fleet",
                 "What devices say",
-                "Status of the devices whose updates are in the newest round.",
+                "By the newest update of each device in the range of time.",
                 [Column("training_status", "Status"), Column("devices", "Devices")],
                 unit=COUNT,
                 span=8,
-                no_value="No round",
+                no_value="No updates",
             ),
             rows(
                 "device/worst",
