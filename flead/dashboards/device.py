@@ -79,7 +79,6 @@ def device_performance() -> Dashboard:
                     Column("precision", "Precision", SHARE, decimals=1),
                 ],
                 height=8,
-                no_value=NO_EVALUATION,
             ),
             figures(
                 "device/newest_update",
@@ -96,7 +95,6 @@ def device_performance() -> Dashboard:
                     Column("judgement", "The round said", colours=JUDGEMENTS),
                     Column("received_at", "Received", "dateTimeFromNow"),
                 ],
-                no_value=NO_UPDATES,
             ),
             series(
                 "device/signal",
