@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help prepare demo test test-unit test-integration test-airflow test-spark test-system test-faults bench lint format schemas dashboards reference docs docs-links locks
+.PHONY: help prepare demo test test-unit test-integration test-airflow test-spark test-system test-faults test-browser bench lint format schemas dashboards reference docs docs-links locks
 
 ENVS  := $(or $(FLEAD_ENVS),$(if $(FLEAD_HOME),$(FLEAD_HOME)/envs,.flead/envs))
 TOOLS := $(ENVS)/tools/bin
@@ -14,8 +14,8 @@ help: ## list the targets
 prepare: ## install the environments and the jars (a second time does nothing)
 	@bin/flead prepare all
 
-demo: ## run the main job on a simulated fleet until Ctrl-C
-	@bin/flead demo
+demo: ## run the main job on a simulated fleet, with Spark's analyses, until Ctrl-C
+	@bin/flead demo --with-analysis
 
 test: export FLEAD_QUICK := 1
 test: prepare ## run the tests: all but lengthy ones, of the kills only that of everything at once
@@ -44,15 +44,19 @@ test-system: prepare ## run the demo on a small fleet through the whole stack, l
 test-faults: prepare ## kill servers under load and account for every row
 	$(call PYTEST,$(ENVS)/tools) tests/faults
 
+test-browser: prepare ## look at the fleet pages with a real browser, and at those of `make demo`
+	$(call PYTEST,$(ENVS)/tools) tests/browser $(if $(FLEAD_QUICK),-m "not lengthy")
+
 bench: prepare ## measure the training job and draw docs/images/performance.svg (20 minutes)
 	$(TOOLS)/python -m benchmarks.curves
 
-lint: prepare ## check style, types, direction of imports and SQL
+lint: prepare ## check style, types, direction of imports, SQL and images
 	$(TOOLS)/ruff check
 	$(TOOLS)/ruff format --check
 	$(TOOLS)/mypy
 	$(TOOLS)/lint-imports
 	$(TOOLS)/sqlfluff lint sql
+	$(TOOLS)/hadolint deploy/images/Dockerfile
 
 format: prepare ## rewrite the code in the house's format
 	$(TOOLS)/ruff check --fix

@@ -1,5 +1,6 @@
 """Pieces of Markdown that GitHub and the site show alike."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 NOTICE = "*Written by `make reference` from {source}; a test compares.*"
@@ -18,7 +19,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def cell(text: str) -> str:
     """Keep a text within its cell."""
-    return " ".join(text.replace("|", r"\|").split())
+    return re.sub(r"[ \n]+", " ", text.replace("|", r"\|")).strip(" ")
 
 
 def code(text: str) -> str:

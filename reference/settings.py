@@ -17,7 +17,7 @@ SECTIONS = {
     "The gate and the way back": ("gate_", "rollback_"),
     "Jobs and their places": (
         "job_", "taskmanager_", "spark_", "archive_", "stream_", "batch_", "evaluation_script",
-        "training_script", "data_docs_",
+        "training_", "kubernetes_", "data_docs_", "web_libraries_",
     ),
     "Analyses": ("closing_", "analysis_"),
     "Evaluation": ("evaluation_", "feedback_"),

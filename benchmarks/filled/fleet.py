@@ -77,8 +77,8 @@ FULL: Final = Size(devices=2_407, days=30, recent_minutes=15, block_hours=12, an
 """The fleet of the demonstration, after a month."""
 
 LARGE: Final = Size(
-    devices=240_700, days=30, recent_minutes=5, block_hours=240, device_evaluations=1,
-    analysed_days=3,
+    devices=240_700, days=30, recent_minutes=5, block_hours=360, device_evaluations=1,
+    analysed_days=1,
 )  # fmt: skip
 """A hundred times as many devices."""
 

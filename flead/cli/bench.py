@@ -28,8 +28,11 @@ def training(
     ] = None,
     parallelism: Annotated[int, typer.Option(min=1, help="Parallelism of the job.")] = 2,
     checkpoint_seconds: Annotated[
-        float, typer.Option(min=0.5, help="Time between two checkpoints.")
-    ] = 5.0,
+        float | None,
+        typer.Option(
+            min=0.5, help="Time between two checkpoints (default: as deployed for such a fleet)."
+        ),
+    ] = None,
     latency_seconds: Annotated[
         float, typer.Option(min=0, help="How long latency is measured; 0 leaves it out.")
     ] = 30.0,
@@ -57,7 +60,7 @@ def training(
             devices=devices,
             buckets=buckets,
             parallelism=parallelism,
-            checkpoint_seconds=checkpoint_seconds,
+            checkpoint_interval_seconds=checkpoint_seconds,
             latency_seconds=latency_seconds,
             latency_rate=latency_rate,
             memory_mb=memory_mb,
@@ -135,10 +138,44 @@ def evaluation(
     _show(result, json)
 
 
+@bench.command()
+def pages(
+    repeats: Annotated[int, typer.Option(min=1, help="Times that each page is asked for.")] = 20,
+    full_only: Annotated[
+        bool, typer.Option("--full-only", help="Leave out the fleet of 240,700 devices.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Time of each fleet page's queries after a month, of 2,407 and of 240,700 devices.
+
+    The limits are 100 ms and 1 s at the 95th percentile. Filling the larger database takes
+    minutes and 10 GB.
+
+    Prints a line for each page of both databases: median and 95th percentile in milliseconds.
+
+    Example: `flead bench pages --full-only --repeats 5`
+    """
+    from benchmarks.filled.fleet import FULL, LARGE
+    from benchmarks.pages import Options, run
+
+    sizes = (FULL,) if full_only else (FULL, LARGE)
+    result = run(Options(sizes=sizes, repeats=repeats), lambda line: typer.echo(line, err=True))
+    if json:
+        _show(result, json)
+        return
+    for database in result.databases:
+        typer.echo(f"{database.devices:,} devices, {database.days} days")
+        for page in database.pages:
+            typer.echo(
+                f"  {page.page:<28} p50 {page.p50_ms:>8.1f} ms   p95 {page.p95_ms:>8.1f} ms"
+                f"   {'' if page.is_within else f'beyond {database.limit_ms:g} ms'}"
+            )
+
+
 @bench.command("long-life")
 def long_life(
-    days: Annotated[float, typer.Option(min=0.1, help="Days of runs that are filled in.")] = 7.0,
-    devices: Annotated[int, typer.Option(min=1, help="Updates of each round of the days.")] = 20,
+    days: Annotated[int, typer.Option(min=1, help="Days of runs that are filled in.")] = 7,
+    devices: Annotated[int, typer.Option(min=1, help="Devices of the fleet.")] = 2_407,
     scheduler_seconds: Annotated[
         float, typer.Option(min=10, help="How long the scheduler is watched.")
     ] = 120.0,
@@ -147,6 +184,10 @@ def long_life(
     """Scheduler loop, grid page and queries after days of runs, against an empty database.
 
     Fails when a limit does not hold.
+
+    Prints a figure a line, of the empty and of the filled database, and what was beyond its limit.
+
+    Example: `flead bench long-life --days 1 --scheduler-seconds 30`
     """
     from benchmarks.long_life import Options, run
 

@@ -240,13 +240,15 @@ def show_addresses(home: Home) -> None:
     """Print where the running servers answer, and the login of Airflow."""
     from flead.stack.addresses import Addresses
     from flead.stack.status import stack_status
+    from flead.stack.web_pages import fleet_page
 
     addresses = Addresses.of(home)
     running = {found.name for found in stack_status(home).services if found.state == "running"}
     lines = {
         "airflow-api-server": (
-            f"Airflow     {addresses.airflow_url}\n"
-            f"            login {addresses.airflow_user}, password {addresses.airflow_password}"
+            f"Fleet       {fleet_page(addresses)}\n"
+            f"            login {addresses.airflow_user}, password {addresses.airflow_password}\n"
+            f"Airflow     {addresses.airflow_url}"
         ),
         "flink-jobmanager": f"Flink       {addresses.flink_url}",
         "spark-history": f"Spark       {addresses.spark_history_url}",

@@ -1,5 +1,7 @@
 """The pages that the embedded stack shows to people, and whether their servers run."""
 
+from typing import Final
+
 import msgspec
 
 from flead.stack.addresses import Addresses
@@ -31,12 +33,18 @@ class WebPages(msgspec.Struct, frozen=True):
     """The key of the password in that file."""
 
 
+FLEET_PATH: Final = "/plugin/fleet"
 # Path below the server's address, and what is there.
 OF_AIRFLOW = {
-    "fleet": ("/plugin/fleet", "the fleet: models, devices, pipeline, quality, tuning"),
+    "fleet": (FLEET_PATH, "the fleet: models, devices, pipeline, quality, tuning"),
     "airflow": ("/", "DAGs, runs, logs, approvals"),
     "data-docs": ("/flead/data-docs/", "quality checks of each evaluation"),
 }
+
+
+def fleet_page(addresses: Addresses) -> str:
+    """Return where people begin: two clicks from the picture of a device's anomalies."""
+    return addresses.airflow_url + FLEET_PATH
 
 
 def web_pages(home: Home) -> WebPages:

@@ -136,6 +136,15 @@ class FlinkAwaitJobOperator(StartingJobMixin, FlinkJobOperator):
         """Defer until the job has started."""
         self.await_start(None, absent_is_final=False)
 
+    def resume(self, context: Context, event: dict[str, Any]) -> str:
+        """Return the id of the started job, or cancel it and wait for its end."""
+        try:
+            return super().resume(context, event)
+        except httpx.TransportError as error:
+            # a cluster that never came up: another try would only wait as long again
+            reason = f"{event['detail']}; nor could it be cancelled: {error}"
+            raise self.failure(context, f"job {self.job_id} has not started: {reason}") from error
+
 
 class OfFlinkDeploymentOperator(FlinkJobOperator):
     """What operators on the job of a FlinkDeployment have in common.

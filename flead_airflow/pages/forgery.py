@@ -30,7 +30,12 @@ def requires_own_page(
         raise HTTPException(403, REFUSED)
     if sec_fetch_site is not None and sec_fetch_site != "same-origin":
         raise HTTPException(403, REFUSED)
-    # Behind a proxy the server is known by another name than the browser's.
-    known = {request.headers.get("host"), urlsplit(conf.get("api", "base_url", fallback="")).netloc}
-    if origin is not None and urlsplit(origin).netloc not in known:
+    if origin is not None and not is_own(urlsplit(origin).netloc, request):
         raise HTTPException(403, REFUSED)
+
+
+def is_own(host: str, request: Request) -> bool:
+    """Whether a host is this server; an opaque origin (`null`) has none, and is nobody's."""
+    # Behind a proxy the server is known by another name than the one that it was asked by.
+    base = urlsplit(conf.get("api", "base_url", fallback="")).netloc
+    return bool(host) and host in {request.headers.get("host"), base}

@@ -31,3 +31,13 @@ ON model_evaluations (device_id, window_end DESC);
 -- The newest message of a broadcast topic, among the feedback for each device
 CREATE INDEX IF NOT EXISTS outbox_broadcast
 ON outbox (topic, key, id DESC) WHERE topic IN ('global-model-updates', 'training-control');
+
+-- The page of quality: the newest evaluations, and the fleet's figures of one among its devices'
+CREATE INDEX IF NOT EXISTS evaluation_runs_by_planning ON evaluation_runs (planned_at DESC);
+
+CREATE INDEX IF NOT EXISTS model_evaluations_of_run
+ON model_evaluations (evaluation_run_id, model_version) WHERE device_id = '*';
+
+-- What was decided against lately, of a decision a minute
+CREATE INDEX IF NOT EXISTS promotion_decisions_taken_back
+ON promotion_decisions (decided_at DESC) WHERE decision = 'rolled_back';

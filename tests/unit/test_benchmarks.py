@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks import pages
 from benchmarks.batch_analysis import COUNTS, DAY, compare
 from benchmarks.day_archive import write_day
 from benchmarks.polars_day import analyse
@@ -18,6 +20,7 @@ from flead.analysis.archive import day_files, days
 from flead.analysis.daily import KNOWN, DayAnalysis, NamedModel
 from flead.learning.fleet import PublishedModel
 from flead.stack.home import CHECKOUT
+from flead.storage import queries
 
 IN_SPARK = {"decoding_job"}
 
@@ -93,3 +96,10 @@ def test_the_baseline_refuses_another_figure(analysed, by_polars, figure, change
 
     with pytest.raises(BenchmarkError, match=f"temperature_{figure} of {device['device_id']}"):
         compare([*analysed[:-1], other], by_polars)
+
+
+def test_every_query_of_the_pages_is_measured():
+    place = pages.Place("pump-1", datetime.now(UTC), datetime.now(UTC), "run", "bad-run")
+    measured = {query for case in pages.cases().values() for query, _ in case(place)}
+
+    assert measured == {file.stem for file in queries.DIRECTORY.glob("*.sql")}

@@ -12,8 +12,8 @@ from flead.cli.main import app
 from flead.stack.home import CHECKOUT
 
 PROGRAM = CHECKOUT / "bin" / "flead"
-WITHOUT_JSON = {"logs"}
-"""Its lines are those of the servers."""
+WITHOUT_JSON = {"logs", "sql"}
+"""What servers say, and what psql does."""
 
 
 def commands(group, path=()):

@@ -216,6 +216,7 @@ def test_servers_wait_for_those_that_they_need_to_be_healthy(services):
             assert how == {"condition": wanted}, (name, needed)
     needs = {name: set(service.get("depends_on", {})) for name, service in services.items()}
     assert needs["init"] == {"timescaledb", *NODES}
+    assert needs["kafka-4"] == set(NODES[:3])
     assert needs["airflow-init"] == {"init"}
     assert needs["airflow-api-server"] == {"airflow-init"}
     for name in AIRFLOW[1:]:

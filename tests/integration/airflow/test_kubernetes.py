@@ -5,9 +5,11 @@ the operator's schema, and each FlinkDeployment that it admits is run on a real 
 """
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from airflow.sdk.exceptions import AirflowFailException
 from kubernetes.client import ApiException
 
 from flead.settings import FLINK_DEPLOYMENT
@@ -17,11 +19,13 @@ from flead.storage.deployments import AttemptStatus
 from flead_airflow.flink.hook import FlinkRestHook
 from flead_airflow.flink.kubernetes import (
     FlinkApplicationHook,
+    FlinkAwaitJobOperator,
     FlinkDeploymentCancelOperator,
     FlinkDeploymentOperator,
     FlinkDeploymentStopOperator,
 )
 from flead_airflow.flink.manifests import fill_in, job_id_of
+from flead_airflow.flink.operators import FAILURE_KEY
 from tests.integration.airflow.kubernetes_api import KubernetesApi, serve
 
 CONNECTION = "flead_kubernetes"
@@ -121,6 +125,18 @@ class TestFlinkDeployment:
         create(template, 2)
 
         assert act(FlinkDeploymentStopOperator, 1) == nothing
+
+
+def test_a_cluster_that_never_answers_fails_the_task_for_good(monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_NOWHERE", "http://127.0.0.1:9")
+    pushed = {}
+    ti = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
+    operator = FlinkAwaitJobOperator(task_id="wait", job_id="0" * 32, flink_conn_id="nowhere")
+
+    with pytest.raises(AirflowFailException, match="its time is over; nor could it be cancelled"):
+        operator.resume({"ti": ti}, {"started": False, "detail": "its time is over"})
+
+    assert pushed[FAILURE_KEY].startswith(f"job {'0' * 32} has not started")
 
 
 def test_without_a_flink_deployment_no_job_is_known_and_settings_are_the_manifests(api, template):

@@ -22,6 +22,7 @@ TABLES = {
     "data_quality_results",
     "device_moments",
     "device_samples",
+    "device_status",
     "evaluation_runs",
     "expired_moments",
     "federated_models",

@@ -57,6 +57,11 @@ def timed_rows(at):
             "row_count": 1, "anomaly_count": 0, "scored_rows": 1, "probability_sum": 0.5,
             "rows_labelled": 0, "correct": 0,
         },
+        "device_status": {
+            "device_id": f"seen at {at}", "kafka_offset": 0, "kafka_timestamp": at,
+            "training_status": "training", "model_version": 1, "base_version": 1,
+            "learning_rate": 0.05, "rows": 1, "rows_labelled": 0,
+        },
         "anomalies": {
             **place, "event_time": at, "device_id": "a", "feature": "x", "value": 1.0,
             "z_score": 3.0, "features": "{}", "model_version": 1,

@@ -1,0 +1,70 @@
+"""The pages where people find them: in Airflow's navigation, behind its login, in its theme."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+DARK = "() => document.documentElement.dataset.theme"
+
+
+@pytest.fixture
+def admin(site, visit):
+    visitor = visit(site)
+    visitor.page.goto(site.url)
+    return visitor
+
+
+def test_the_fleet_is_in_the_navigation_and_opens_inside_airflow(admin, pictures):
+    page = admin.page
+    page.get_by_role("link", name="Fleet").click()
+    frame = page.frame_locator("iframe")
+
+    expect(frame.get_by_role("heading", name="Overview")).to_be_visible()
+    frame.get_by_role("link", name="Devices").first.click()
+    expect(frame.get_by_role("heading", name="Devices")).to_be_visible()
+    page.screenshot(path=pictures / "frame.png")
+    assert [each for each in admin.noticed() if "asks" in each or "/flead/" in each] == []
+
+
+def test_a_link_to_airflow_leaves_the_frame(admin):
+    page = admin.page
+    page.get_by_role("link", name="Fleet").click()
+    frame = page.frame_locator("iframe")
+
+    frame.get_by_role("link", name="Tuning").first.click()
+    frame.get_by_role("link", name="hyperparameter_tuning").click()
+
+    expect(page).to_have_url(re.compile("/dags/hyperparameter_tuning"))
+
+
+def test_the_theme_is_airflows(admin, site):
+    admin.page.evaluate("() => localStorage.setItem('theme', 'dark')")
+
+    page = admin.open("/overview")
+    assert page.evaluate(DARK) == "dark"
+
+    page.evaluate("() => localStorage.setItem('theme', 'light')")
+    assert admin.open("/overview").evaluate(DARK) == "light"
+
+
+def test_a_viewer_sees_and_cannot_act(site, visit):
+    viewer = visit(site, "viewer")
+
+    page = viewer.open("/models")
+
+    expect(page.locator("tbody tr").first).to_be_visible()
+    expect(page.get_by_role("button", name=re.compile("Roll back"))).to_have_count(0)
+    assert viewer.noticed() == []
+
+
+def test_nobody_sees_anything_without_a_login(site, browser):
+    context = browser.new_context()
+    page = context.new_page()
+
+    answers = [
+        page.goto(f"{site.url}/flead/{name}").status for name in ("overview", "static/pages.css")
+    ]
+
+    assert answers == [401, 401]
+    context.close()
