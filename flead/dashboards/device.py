@@ -58,11 +58,11 @@ def device_performance() -> Dashboard:
             bars(
                 "device/status_of_fleet",
                 "What devices say",
-                "Status of the devices whose updates are in the newest round.",
+                "By the newest update of each device in the range of time.",
                 [Column("training_status", "Status"), Column("devices", "Devices")],
                 unit=COUNT,
                 span=8,
-                no_value="No round",
+                no_value="No updates",
             ),
             rows(
                 "device/worst",
@@ -79,7 +79,6 @@ def device_performance() -> Dashboard:
                     Column("precision", "Precision", SHARE, decimals=1),
                 ],
                 height=8,
-                no_value=NO_EVALUATION,
             ),
             figures(
                 "device/newest_update",
@@ -96,7 +95,6 @@ def device_performance() -> Dashboard:
                     Column("judgement", "The round said", colours=JUDGEMENTS),
                     Column("received_at", "Received", "dateTimeFromNow"),
                 ],
-                no_value=NO_UPDATES,
             ),
             series(
                 "device/signal",

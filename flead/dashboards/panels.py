@@ -43,6 +43,7 @@ TIME: Final = "dateTimeAsIso"
 WIDTH: Final = 24
 """Columns of a dashboard."""
 NO_LABELS: Final = "No labelled rows"
+EMPTY: Final = "none"
 
 Limits = Sequence[tuple[float, str]]
 
@@ -82,8 +83,10 @@ class Column:
             settings["decimals"] = decimals
         if limits:
             settings["thresholds"] = thresholds(limits).build()
+            settings["color"] = {"mode": FieldColorModeId.THRESHOLDS}
         if colours is not None:
             settings["mappings"] = states(colours)
+        if limits or colours is not None:
             settings["custom.cellOptions"] = {"type": "color-text"}
         if link is not None:
             settings["links"] = [{"title": link[1], "url": link[0]}]
@@ -178,9 +181,9 @@ def figures(
     *,
     span: int = WIDTH,
     height: int = 4,
-    no_value: str = "none",
+    no_value: str = EMPTY,
 ) -> stat.Panel:
-    """Return the figures of one row, side by side."""
+    """Return the figures of one row, side by side; `no_value` stands for a missing one, too."""
     panel = _described(stat.Panel(), name, title, description, columns)
     panel = (
         panel.span(span).height(height).no_value(no_value).graph_mode(shared.BigValueGraphMode.NONE)
@@ -202,9 +205,9 @@ def rows(
     *,
     span: int = WIDTH,
     height: int = 9,
-    no_value: str = "None",
+    no_value: str = EMPTY,
 ) -> table.Panel:
-    """Return a table."""
+    """Return a table; `no_value` stands in an empty cell, too."""
     panel = _described(table.Panel(), name, title, description, columns)
     return panel.span(span).height(height).no_value(no_value).show_header(True)
 

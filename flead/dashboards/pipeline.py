@@ -63,7 +63,6 @@ def pipeline_health(settings: Settings) -> Dashboard:
                         limits=[(letters, BAD)],
                     ),
                 ],
-                no_value=NO_READINGS,
             ),
             timeline(
                 "pipeline/verdicts",
@@ -214,8 +213,8 @@ def pipeline_health(settings: Settings) -> Dashboard:
             rows(
                 "pipeline/outbox",
                 "What has not left for Kafka",
-                "Held messages wait for quality checks; quarantined ones, which never leave, are not"
-                " counted.",
+                "Held messages wait for quality checks. Quarantined ones, which never leave, are"
+                " not counted.",
                 [
                     Column("topic", "Topic"),
                     Column("state", "State", colours={"ready": DOUBTFUL}),

@@ -38,7 +38,6 @@ def data_quality() -> Dashboard:
                     Column("unchecked", "Not checked yet", COUNT),
                     Column("mean_wait", "Mean wait for the check", SECONDS),
                 ],
-                no_value="No evaluation",
             ),
             series(
                 "quality/success",
@@ -78,7 +77,6 @@ def data_quality() -> Dashboard:
                     Column("last_broken", "Last broken", TIME),
                 ],
                 span=16,
-                no_value=NO_CHECKS,
             ),
             rows(
                 "quality/broken_rules",
@@ -95,7 +93,6 @@ def data_quality() -> Dashboard:
                     Column("reason", "Why there is the rule"),
                     Column("example", "Example"),
                 ],
-                no_value="No rule was broken",
             ),
         ],
         page="quality",

@@ -74,7 +74,6 @@ def tuning() -> Dashboard:
                 ],
                 span=8,
                 height=8,
-                no_value=NO_DECISIONS,
             ),
             series(
                 "tuning/hyperparameters",
@@ -102,7 +101,6 @@ def tuning() -> Dashboard:
                     Column("decided_at", "Decided", TIME),
                     Column("settled_at", "Settled", TIME),
                 ],
-                no_value=NO_DECISIONS,
             ),
             rows(
                 "tuning/trials",
@@ -119,7 +117,6 @@ def tuning() -> Dashboard:
                     Column("p_holm", "p (Holm)", "none", decimals=4),
                     Column("has_won", "Won", "bool_yes_no"),
                 ],
-                no_value="No trials",
             ),
         ],
         page="tuning",

@@ -161,6 +161,15 @@ def test_evaluations_and_feedback_are_read_through_their_views(path):
     assert not re.search(r"\bmodel_(evaluations|feedback)\b", path.read_text())
 
 
+def test_the_role_of_dashboards_may_read_only_what_a_query_names():
+    grants = (REPOSITORY / "sql" / "roles" / "grafana.sql").read_text()
+    granted = re.findall(r"'(\w+)'", grants.partition("ARRAY[")[2].partition("]")[0])
+    queries = "".join(path.read_text() for path in DIRECTORY.rglob("*.sql"))
+
+    assert granted
+    assert [name for name in granted if not re.search(rf"\b{name}\b", queries)] == []
+
+
 def test_the_panel_that_an_alert_links_to_exists():
     for rule in RULES.values():
         ids = [panel["id"] for panel in BOARDS[rule["dashboardUid"]]["panels"]]

@@ -1,5 +1,5 @@
 SELECT
-    format('%%s to %%s', bin / 2.0, (bin + 1) / 2.0) AS z_score,
+    format('%%s to %%s', bin / 2::DOUBLE PRECISION, (bin + 1) / 2::DOUBLE PRECISION) AS z_score,
     count(*) AS anomalies
 FROM (
     SELECT least(floor(2 * abs(z_score)), 19)::INTEGER AS bin

@@ -1,11 +1,8 @@
--- What the devices of the newest round said of themselves.
+-- By the newest update of each device that a round has read.
 SELECT
-    local_models.training_status,
-    count(DISTINCT local_models.device_id) AS devices
-FROM local_models
-WHERE
-    local_models.aggregation_round = (
-        SELECT max(aggregation_rounds.round) FROM aggregation_rounds
-    )
-GROUP BY local_models.training_status
-ORDER BY local_models.training_status;
+    training_status,
+    count(*) AS devices
+FROM device_status
+WHERE kafka_timestamp BETWEEN %(time_from)s AND %(time_to)s
+GROUP BY training_status
+ORDER BY training_status;

@@ -45,8 +45,11 @@ VARIABLES = {
     if variable["type"] == "query"
 }
 DAY = Size(devices=30, days=1, recent_minutes=15, analysed_days=1)
-CALIBRATION = """
-    UPDATE model_evaluations SET calibration = jsonb_build_object(
+OF_EVALUATIONS = """
+    UPDATE model_evaluations SET baselines = jsonb_build_object(
+        'always_normal', jsonb_build_object('accuracy', 0.9),
+        'zscore', jsonb_build_object('accuracy', 0.8)
+    ), calibration = jsonb_build_object(
         'count', ARRAY[samples - tp - fn, 0, 0, 0, 0, 0, 0, 0, 0, tp + fn],
         'probability_sum', ARRAY[0.05 * (samples - tp - fn), 0, 0, 0, 0, 0, 0, 0, 0, tp + fn],
         'positives', ARRAY[fn, 0, 0, 0, 0, 0, 0, 0, 0, tp]
@@ -63,7 +66,7 @@ def filled(database_server):
     made = fill(database_server, DAY)
     with connect(database_server) as connection, connection.cursor() as cursor:
         # what a fleet at rest leaves out
-        cursor.execute(CALIBRATION)
+        cursor.execute(OF_EVALUATIONS)
         cursor.execute(
             "INSERT INTO outbox (topic, key, value, state)"
             " VALUES ('model-feedback', 'd', '{}', 'held')"
@@ -83,7 +86,9 @@ def context(filled, database_server):
             cursor.execute(unchosen.expand(query))
             chosen[name] = [str(row[0]) for row in cursor.fetchall()]
     one = {name: values if name == "version" else values[0] for name, values in chosen.items()}
-    return Context(one, filled.end - timedelta(days=DAY.days), filled.end, "1m")
+    # what is sent at the end is stored right after it
+    end = filled.end + timedelta(minutes=1)
+    return Context(one, end - timedelta(days=DAY.days), end, "1m")
 
 
 @pytest.fixture
@@ -105,9 +110,16 @@ def test_a_panel_has_rows(cursor, context, target):
 
     rows = cursor.fetchall()
     assert rows
-    assert any(value is not None for row in rows for value in row[1:])
+    assert [
+        name for name, values in named(cursor, rows) if all(each is None for each in values)
+    ] == []
     if target["format"] == "time_series":
         assert_is_series([column[0] for column in cursor.description], rows)
+
+
+def named(cursor, rows):
+    """Return each column's name and values."""
+    return zip([column[0] for column in cursor.description], zip(*rows, strict=True), strict=True)
 
 
 def assert_is_series(names, rows):
@@ -201,8 +213,8 @@ READABLE = {
     "anomalies",
     "batch_analysis_results",
     "data_quality_results",
-    "device_moments",
     "device_samples",
+    "device_status",
     "evaluation_runs",
     "federated_models",
     "local_models",
