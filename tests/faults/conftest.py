@@ -16,9 +16,10 @@ from flead.stack.home import Home
 from tests.accounting import Judged, Letter, dead_letters, messages_of
 from tests.conftest import run_flead, start
 from tests.faults.catalogue import FAULTS, QUICK, Fault, small_disk
-from tests.faults.load import IS_QUICK, Fleet, Follower, messages_in
+from tests.faults.load import Fleet, Follower, messages_in
 from tests.faults.stack import Stack, answered, wait_until
 
+IS_QUICK = bool(os.environ.get("FLEAD_QUICK"))
 REPETITIONS = int(os.environ.get("FLEAD_FAULT_REPETITIONS", "1"))
 ONLY = os.environ.get("FLEAD_FAULTS", "").split()
 """Numbers of the faults to do; all when there are none."""

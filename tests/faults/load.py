@@ -13,11 +13,9 @@ from flead.messaging.client import assigned_consumer
 from flead.messaging.reading import offset_ranges
 from flead.stack.home import Home
 
-IS_QUICK = bool(os.environ.get("FLEAD_QUICK"))
-ROWS_PER_SECOND = 400 if IS_QUICK else 1000
-DEVICES = 60 if IS_QUICK else 150
+ROWS_PER_SECOND = 400
 FLEET = (
-    "--devices", str(DEVICES), "--rate", f"{ROWS_PER_SECOND}/s", "--malformed-rate", "0.01",
+    "--devices", "80", "--rate", f"{ROWS_PER_SECOND}/s", "--malformed-rate", "0.01",
     "--seed", "23",
 )  # fmt: skip
 
