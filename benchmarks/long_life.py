@@ -9,8 +9,9 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +39,8 @@ GRID_DAGS: Final = ("monitor_training", "aggregation_round")
 SHOWN_RUNS: Final = 10
 """Runs of a grid when it is opened."""
 START_SECONDS: Final = 180.0
+SETTLE_SECONDS: Final = 30.0
+"""A scheduler that has just come up makes the runs that are due."""
 
 
 SHOWN_TABLES: Final = (
@@ -164,14 +167,10 @@ def beyond_limits(empty: Phase, filled: Phase, limits: Limits) -> list[str]:
 def _measure(home: Home, addresses: Addresses, pages: "Pages", options: Options) -> Phase:
     with _scheduler(home) as (process, log):
         scheduler = _watch(process, log, options.scheduler_seconds)
-        page_times = {
-            name: _median_ms(call, options.repeats) for name, call in pages.of_the_grid().items()
-        }
+        page_times = _medians_ms(pages.of_the_grid(), options.repeats)
     with connect(addresses.database_url) as connection, connection.cursor() as cursor:
-        queries = {
-            name: _median_ms(lambda query=query: query(cursor), options.repeats)
-            for name, query in QUERIES.items()
-        }
+        asked = {name: partial(query, cursor) for name, query in QUERIES.items()}
+        queries = _medians_ms(asked, options.repeats)
     return Phase(scheduler, page_times, queries)
 
 
@@ -205,6 +204,7 @@ def _watch(process: psutil.Process, log: Path, seconds: float) -> Scheduler:
         if time.monotonic() > deadline:
             raise BenchmarkError(f"the scheduler did not begin: {log.read_text()[-2_000:]}")
         time.sleep(0.5)
+    time.sleep(SETTLE_SECONDS)
     before, cpu = len(_loops(log)), process.cpu_times()
     time.sleep(seconds)
     used = process.cpu_times()
@@ -303,14 +303,16 @@ QUERIES: Final[dict[str, Callable[[Cursor], object]]] = {
 """What the DAGs that run each minute ask the database for, by what it is."""
 
 
-def _median_ms(call: Callable[[], object], repeats: int) -> float:
-    call()  # plans and caches are there in the course of a week
-    times: Sequence[float] = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        call()
-        times = [*times, 1_000 * (time.perf_counter() - began)]
-    return float(np.median(times))
+def _medians_ms(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Time calls in turns, so that what else the machine does for a while falls on all of them."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(repeats + 1):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            if turn:  # plans and caches are there in the course of a week
+                times[name].append(1_000 * (time.perf_counter() - began))
+    return {name: float(np.median(each)) for name, each in times.items()}
 
 
 def _database_mb(database_url: str) -> float:
