@@ -8,6 +8,7 @@ from airflow.api_fastapi.core_api.security import requires_access_view
 from fastapi import Depends, FastAPI, Request, Response
 
 from flead_airflow.pages import device, devices, files, models, overview, pipeline, quality, tuning
+from flead_airflow.pages.errors import answer_with_pages
 
 HEADERS: Final = {
     # Nothing from elsewhere, nothing inline: what a device has sent cannot run.
@@ -44,6 +45,7 @@ def make_app() -> FastAPI:
             response.headers.setdefault(name, value)
         return response
 
+    answer_with_pages(app)
     for router in ROUTERS:
         app.include_router(router)
     return app

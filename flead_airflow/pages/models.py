@@ -10,7 +10,7 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessE
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
 from airflow.exceptions import DagNotFound
 from airflow.utils.types import DagRunTriggeredByType
-from fastapi import APIRouter, Depends, Form, HTTPException, Query
+from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request
 from fastapi import Path as InPath
 from fastapi.responses import HTMLResponse, Response
 
@@ -26,6 +26,7 @@ from flead_airflow.pages.rendering import (
     STATEMENT_SECONDS,
     TEMPLATES,
     PagesDep,
+    airflow_path,
     database_url,
     not_found,
 )
@@ -118,7 +119,7 @@ def download(version: Annotated[int, InPath(ge=1, le=NEWEST)]) -> Response:
     ],
 )
 def roll_back(
-    pages: PagesDep,
+    request: Request,
     user: GetUserDep,
     version: Annotated[int, Form(ge=1, le=NEWEST)],
     reason: Annotated[str, Form(min_length=1, max_length=500)],
@@ -134,7 +135,7 @@ def roll_back(
     except DagNotFound:
         raise HTTPException(409, f"Airflow does not know the DAG {ROLLBACK_DAG} yet") from None
     assert run is not None  # noqa: S101 - one run was asked for
-    address = f"{pages.airflow}/dags/{ROLLBACK_DAG}/runs/{quote(run.run_id, safe='')}"
+    address = f"{airflow_path(request)}/dags/{ROLLBACK_DAG}/runs/{quote(run.run_id, safe='')}"
     answer = TEMPLATES.get_template("started.html").render(
         version=version, run_id=run.run_id, address=address
     )

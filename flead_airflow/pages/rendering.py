@@ -47,16 +47,6 @@ class Pages:
         self._request = request
         self._user = user
 
-    @property
-    def root(self) -> str:
-        """Path of the app, before that of each page."""
-        return str(self._request.scope["root_path"])
-
-    @property
-    def airflow(self) -> str:
-        """Path of Airflow's own pages: what comes before the app's prefix."""
-        return self.root.removesuffix(URL_PREFIX)
-
     def show(self, section: str, gather: Callable[[Cursor], dict[str, Any]]) -> HTMLResponse:
         """Fill the template of a section with what is gathered in one transaction.
 
@@ -77,21 +67,33 @@ class Pages:
     def _render(
         self, template: str, section: str, context: dict[str, Any], status: int = 200
     ) -> HTMLResponse:
-        page = TEMPLATES.get_template(template).render(
-            context
-            | {
-                "root": self.root,
-                "airflow": self.airflow,
-                "section": section,
-                "navigation": NAVIGATION,
-                "now": datetime.now(UTC),
-                "may_roll_back": may_roll_back(self._user),
-            }
-        )
-        return HTMLResponse(page, status)
+        known = context | {"may_roll_back": may_roll_back(self._user)}
+        return render(self._request, template, section, known, status)
 
 
 PagesDep = Annotated[Pages, Depends(Pages)]
+
+
+def render(
+    request: Request, template: str, section: str, context: dict[str, Any], status: int
+) -> HTMLResponse:
+    """Fill a template with what every page has, and what this one shows."""
+    page = TEMPLATES.get_template(template).render(
+        context
+        | {
+            "root": request.scope["root_path"],
+            "airflow": airflow_path(request),
+            "section": section,
+            "navigation": NAVIGATION,
+            "now": datetime.now(UTC),
+        }
+    )
+    return HTMLResponse(page, status)
+
+
+def airflow_path(request: Request) -> str:
+    """Return the path of Airflow's own pages: what comes before the app's prefix."""
+    return str(request.scope["root_path"]).removesuffix(URL_PREFIX)
 
 
 def database_url() -> str:

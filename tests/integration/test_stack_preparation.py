@@ -1,5 +1,6 @@
 """Environments and jars are installed once, checked, and taken up again after an interruption."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,7 +9,14 @@ import zipfile
 import pytest
 
 from flead.stack import beam_patch, jars
-from flead.stack.environments import BOOTSTRAP, PreparationError, prepare_environment
+from flead.stack.environments import (
+    BOOTSTRAP,
+    WEB,
+    WEB_SOURCES,
+    PreparationError,
+    prepare_environment,
+    web_libraries,
+)
 from flead.stack.home import CHECKOUT, Home
 from flead.stack.service import StackError
 
@@ -45,6 +53,22 @@ def test_an_interrupted_preparation_is_taken_up_again(home):
 
     assert prepare_environment(home, BOOTSTRAP, lambda _line: None)
     assert (home.envs / BOOTSTRAP / "bin" / "uv").exists()
+
+
+def test_what_pages_use_in_the_browser_comes_by_its_hashes_alone(home):
+    # The Node of the tools installs it; making them anew here would take a minute.
+    home.envs.mkdir(parents=True)
+    (home.envs / "tools").symlink_to(Home.from_environment().envs / "tools")
+
+    first = prepare_environment(home, WEB, lambda _line: None)
+    again = prepare_environment(home, WEB, lambda _line: None)
+
+    assert (first, again) == (True, False)
+    assert (web_libraries(home) / "htmx.org" / "dist" / "htmx.min.js").exists()
+    lock = json.loads((WEB_SOURCES / "package-lock.json").read_text())
+    packages = {name: package for name, package in lock["packages"].items() if name}
+    assert all(package["integrity"].startswith("sha512-") for package in packages.values())
+    assert [name for name, package in packages.items() if "resolved" in package] == []
 
 
 def test_a_python_without_ensurepip_is_told_what_to_install(home, monkeypatch):

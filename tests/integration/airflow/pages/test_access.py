@@ -61,6 +61,13 @@ def test_a_page_asks_for_a_login(page, client, viewer):
     assert viewer.get(page).status_code == 200
 
 
+def test_who_is_logged_out_reads_so(client):
+    answer = client.get(f"{URL_PREFIX}/overview", headers={"Accept": "text/html"})
+
+    assert answer.status_code == 401
+    assert "<h1>You are logged out</h1>" in answer.text
+
+
 @pytest.mark.parametrize("page", visits("POST"))
 def test_only_who_may_run_the_dag_acts(page, client, viewer, logged_in):
     before = started_runs()

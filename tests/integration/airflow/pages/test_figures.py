@@ -72,7 +72,10 @@ class TestNothingYet:
 
     @pytest.mark.parametrize("page", ["devices/none", "models/compare?a=1&b=2"])
     def test_what_there_is_not_is_not_found(self, page, fleet, viewer):
-        assert viewer.get(f"{URL_PREFIX}/{page}").status_code == 404
+        answer = viewer.get(f"{URL_PREFIX}/{page}", headers={"Accept": "text/html"})
+
+        assert answer.status_code == 404
+        assert "<h1>There is no " in answer.text
 
 
 class TestOverview:
