@@ -10,14 +10,18 @@ from scipy.stats import mannwhitneyu
 
 from flead.contracts.messages import Hyperparameters, LocalUpdate, TrainingControl, Trial
 from flead.learning.cohorts import assign
+from flead.tuning.proposing import rate_by_devices
 
 BOUNDS: Final = (1e-3, 10.0)
 AROUND: Final = 4.0
 """Factor around the devices' own rates in which a rate is proposed."""
 
 FRACTION: Final = 0.25
+COMPARED_WINDOWS: Final = 20
+"""Windows of a device in each of two periods that are compared: 10 versions of the offline loop."""
+
 HORIZON_WINDOWS: Final = 10
-"""Windows of a device before a trial, and in it."""
+"""Windows of a device in a trial, and before it."""
 
 SIGNIFICANCE: Final = 0.05
 LEAST_DEVICES: Final = 5
@@ -34,7 +38,7 @@ class CohortTuner:
     """Tries other rates on cohorts, and adopts one that beats the others' devices.
 
     The first of two trials is the median of the rates that the devices have moved to by themselves,
-    the second is Optuna's, near it.
+    and beyond it where that is as far as they may; the second is Optuna's, near it.
 
     The outcome of a device is its personalized prequential log loss in the trial less that of the
     period before; a trial is compared with the control by the test of Mann and Whitney (1947),
@@ -67,12 +71,10 @@ class CohortTuner:
                 self._losses[update.device_id].append((scored.log_loss_sum, scored.rows))
                 self._rates[update.device_id] = update.learning_rate
         counts = [len(of_device) for of_device in self._losses.values()]
-        if not counts or np.median(counts) < HORIZON_WINDOWS:
+        if not counts or np.median(counts) < (HORIZON_WINDOWS if self._asked else COMPARED_WINDOWS):
             return None
-        losses = {
-            name: (sum(loss for loss, _ in each), sum(rows for _, rows in each))
-            for name, each in self._losses.items()
-        }
+        losses = {name: _sum(each) for name, each in self._losses.items()}
+        last = {name: _sum(each[-HORIZON_WINDOWS:]) for name, each in self._losses.items()}
         self._losses.clear()
         if self._asked:
             self._judge(losses)
@@ -81,12 +83,15 @@ class CohortTuner:
         started, self._before = bool(self._before), losses
         if improving or not started:
             return None
+        self._before = last
         self._propose()
         return self._control
 
     def _propose(self) -> None:
         least, most = BOUNDS
-        middle = min(max(float(np.median(list(self._rates.values()))), least), most)
+        median = float(np.median(list(self._rates.values())))
+        middle = rate_by_devices(median, self._control.hyperparameters.learning_rate)
+        middle = min(max(middle, least), most)
         near = max(middle / AROUND, least), min(middle * AROUND, most)
         self._study.enqueue_trial({"learning_rate": middle})
         self._asked = [self._study.ask() for _ in range(2)]
@@ -126,11 +131,24 @@ class CohortTuner:
         self._publish(hyperparameters, [])
 
     def _publish(self, hyperparameters: Hyperparameters, trials: list[Trial]) -> None:
-        self._control = TrainingControl(self._control.revision + 1, hyperparameters, trials)
+        """Send what the fleet trains with; devices keep their rates where that is what it was."""
+        before = self._control
+        is_same = hyperparameters == before.hyperparameters
+        self._control = TrainingControl(
+            before.revision + 1,
+            hyperparameters,
+            trials,
+            fleet_revision=before.unchanged_since if is_same else None,
+        )
 
 
 def _mean(loss: tuple[float, int]) -> float:
     return loss[0] / loss[1]
+
+
+def _sum(windows: Sequence[tuple[float, int]]) -> tuple[float, int]:
+    """Sum of losses and of rows."""
+    return sum(loss for loss, _ in windows), sum(rows for _, rows in windows)
 
 
 def _total(losses: Losses) -> float:

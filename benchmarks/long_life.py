@@ -19,8 +19,10 @@ import msgspec
 import numpy as np
 import psutil
 
+from benchmarks.airflow_runs import RUNS_EVERY, fill_airflow
+from benchmarks.filled.database import fill
+from benchmarks.filled.fleet import Size
 from benchmarks.servers import BenchmarkError, Say, own_home, running
-from benchmarks.week_of_runs import RUNS_EVERY, fill_airflow, fill_flead
 from flead.contracts.schema import feature_schema
 from flead.contracts.simulation import FEATURES
 from flead.contracts.topics import Topic
@@ -38,6 +40,12 @@ SHOWN_RUNS: Final = 10
 START_SECONDS: Final = 180.0
 
 
+SHOWN_TABLES: Final = (
+    "aggregation_rounds", "federated_models", "local_models", "training_health",
+    "model_evaluations", "stream_analysis_results",
+)  # fmt: skip
+
+
 class Limits(msgspec.Struct, frozen=True):
     """What must hold after the days.
 
@@ -53,11 +61,11 @@ class Limits(msgspec.Struct, frozen=True):
 class Options(msgspec.Struct, frozen=True):
     """What is filled, and how long and how often it is measured.
 
-    `devices` is how many updates each round of the days has.
+    `devices` is the fleet of our own tables (see `benchmarks.filled.fleet.Size`).
     """
 
-    days: float = 7.0
-    devices: int = 20
+    days: int = 7
+    devices: int = 2_407
     scheduler_seconds: float = 120.0
     repeats: int = 15
 
@@ -109,9 +117,9 @@ def run(options: Options, say: Say) -> LongLife:
         tasks = {dag_id: pages.tasks(dag_id) for dag_id in RUNS_EVERY}
         say("empty")
         empty = _measure(home, addresses, pages, options)
-        say(f"filling {options.days:g} days")
+        say(f"filling {options.days} days")
         rows = fill_airflow(addresses.airflow_database_url, tasks, options.days)
-        rows |= fill_flead(addresses.database_url, options.days, options.devices)
+        rows |= _fill_flead(addresses.database_url, options)
         say(", ".join(f"{count:,} {table}" for table, count in rows.items()))
         filled = _measure(home, addresses, pages, options)
         database_mb = sum(
@@ -122,6 +130,19 @@ def run(options: Options, say: Say) -> LongLife:
     for line in beyond:
         say(f"beyond its limit: {line}")
     return LongLife(options, rows, database_mb, empty, filled, limits, beyond)
+
+
+def _fill_flead(database_url: str, options: Options) -> dict[str, int]:
+    """Fill our tables; return their rows. Nothing should run, so that both phases do the same."""
+    fill(database_url, Size(devices=options.devices, days=options.days))
+    with connect(database_url) as connection, connection.cursor() as cursor:
+        cursor.execute("UPDATE training_deployments SET status = 'stopped' WHERE status = 'active'")
+        cursor.execute("UPDATE stream_deployments SET state = 'stopped', is_wanted = FALSE")
+        cursor.execute(
+            "SELECT relname, n_live_tup FROM pg_stat_user_tables WHERE relname = ANY(%s)",
+            (list(SHOWN_TABLES),),
+        )
+        return dict(cursor.fetchall())
 
 
 def _beyond(empty: Phase, filled: Phase, limits: Limits) -> list[str]:

@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, TopicPartition
 from benchmarks.latency import Percentiles, measure
 from benchmarks.servers import BenchmarkError, Say, flead, own_home, running
 from benchmarks.usage import Usage
-from flead.contracts.deployment import TrainingDeployment
+from flead.contracts.deployment import TrainingDeployment, checkpoint_interval
 from flead.contracts.simulation import FEATURES
 from flead.contracts.topics import Topic
 from flead.messaging.topics import create_topics
@@ -46,12 +46,19 @@ class Options(msgspec.Struct, frozen=True):
     devices: int = 2_407
     buckets: int | None = None
     parallelism: int = 2
-    checkpoint_seconds: float = 5.0
+    checkpoint_interval_seconds: float | None = None
     latency_rate: float = 10_000.0
     """Rows a second while latency is measured; the fleet's own is 517."""
     latency_seconds: float = 30.0
     memory_mb: int = 2_048
     """Of the TaskManager."""
+
+    @property
+    def checkpoint_seconds(self) -> float:
+        """Time between checkpoints, by default what a deployment for such a fleet has."""
+        if self.checkpoint_interval_seconds is None:
+            return checkpoint_interval(self.devices)
+        return self.checkpoint_interval_seconds
 
 
 class TrainingResult(msgspec.Struct, frozen=True):

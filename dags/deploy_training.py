@@ -137,10 +137,18 @@ PARAMS = {
         description="Task slots of Flink that the job takes.",
     ),
     "checkpoint_interval_seconds": Param(
-        DEFAULT.checkpoint_interval_seconds,
-        type="number",
+        default=None,
+        type=["null", "number"],
         minimum=0.5,
-        description="Seconds between checkpoints: updates become visible with them.",
+        description="Seconds between checkpoints: updates become visible with them. Empty: 5, more"
+        " for a fleet of more than 20,000 devices.",
+    ),
+    "devices": Param(
+        default=None,
+        type=["null", "integer"],
+        minimum=1,
+        description="Devices that the fleet will have, for the time between checkpoints. Empty:"
+        " those that an update counted of in the last day.",
     ),
     "fresh": Param(
         default=False,

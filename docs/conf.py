@@ -6,6 +6,7 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = Path(__file__).resolve().parent
@@ -76,6 +77,13 @@ def add_navigation(app: Sphinx, docname: str, source: list[str]) -> None:
         )
 
 
+def renew_navigation(
+    app: Sphinx, _env: BuildEnvironment, added: set[str], _changed: set[str], removed: set[str]
+) -> list[str]:
+    """Read the first page again when another page came or went."""
+    return [app.config.root_doc] if added or removed else []
+
+
 def _entry(page: str) -> str:
     """Return the line of a page; the README's own title is the project's name."""
     return f"/{page}" if page != "README" else f"README </{page}>"
@@ -100,5 +108,6 @@ def leave_out_coming_pictures(_app: Sphinx, document: nodes.document) -> None:
 def setup(app: Sphinx) -> None:
     """Register what the settings above cannot say."""
     app.connect("source-read", add_navigation)
+    app.connect("env-get-outdated", renew_navigation)
     app.connect("doctree-read", show_folders_as_text)
     app.connect("doctree-read", leave_out_coming_pictures, priority=0)

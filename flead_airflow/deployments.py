@@ -6,16 +6,17 @@ Each function may run twice. The database holds the progress; Flink is asked wha
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 from airflow.sdk.exceptions import AirflowFailException
 
-from flead.contracts.deployment import TrainingDeployment
+from flead.contracts.deployment import TrainingDeployment, checkpoint_interval
 from flead.contracts.messages import Hyperparameters
 from flead.contracts.schema import feature_schema
 from flead.rounds.lineage import queue_head
-from flead.storage import control, deployments
+from flead.storage import control, deployments, updates
 from flead.storage.connection import Cursor, connect
 from flead.storage.deployments import Attempt, AttemptStatus
 from flead.storage.locks import Lock, hold, lock_for_transaction
@@ -39,9 +40,12 @@ class Submission(msgspec.Struct, frozen=True):
 
 
 def configuration_of(
-    params: Mapping[str, Any], servers: Servers, flink: FlinkRestHook
+    cursor: Cursor, params: Mapping[str, Any], servers: Servers, flink: FlinkRestHook
 ) -> TrainingDeployment:
     """Make the job's configuration out of the Params of a run and the addresses of today.
+
+    Without a time between checkpoints it is the one for as many devices as the Param says, or else
+    as the database knows to be active.
 
     Raises
     ------
@@ -51,12 +55,17 @@ def configuration_of(
         When the Flink connection would give secrets away.
     """
     names = [field.name for field in msgspec.structs.fields(Hyperparameters)]
+    interval = params["checkpoint_interval_seconds"]
+    if interval is None:
+        devices = params["devices"] or updates.active_devices(cursor, datetime.now(UTC))
+        interval = checkpoint_interval(devices)
+        logger.info("A checkpoint every %g s, for %s devices", interval, f"{devices:,}")
     return msgspec.convert(
         {
             "features": params["features"],
             "hyperparameters": {name: params[name] for name in names},
             "parallelism": params["parallelism"],
-            "checkpoint_interval_seconds": params["checkpoint_interval_seconds"],
+            "checkpoint_interval_seconds": interval,
             "bootstrap_servers": servers.bootstrap_servers,
             "kafka": flink_kafka_properties(flink.connection),
         },
@@ -78,9 +87,9 @@ def find_running_job(
     FlinkStateError
         When no state could be found to continue from, though there may be one.
     """
-    configuration = configuration_of(params, servers, flink)
     StateDirectories.of(flink.configuration())
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
+        configuration = configuration_of(cursor, params, servers, flink)
         if not params["fresh"]:
             restore_point(cursor, configuration, flink)
         attempts = deployments.newest_attempts(cursor)
@@ -114,9 +123,9 @@ def open_new(
     stopped_job, savepoint : str, optional
         The job that was stopped for this deployment, and the savepoint that it left.
     """
-    configuration = configuration_of(params, servers, flink)
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
         lock_for_transaction(cursor, Lock.SUBMISSIONS)
+        configuration = configuration_of(cursor, params, servers, flink)
         if stopped_job:
             left = savepoint or _state_left_by(stopped_job, flink)
             control_before = control.newest_control(cursor)

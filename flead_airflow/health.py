@@ -12,7 +12,7 @@ import httpx
 import msgspec
 from confluent_kafka import KafkaException
 
-from flead.contracts.topics import Topic
+from flead.contracts.topics import DEAD_LETTERS, Topic
 from flead.health.healing import ATTEMPTS_WINDOW, Step, dead_parts, next_step, verdict_of
 from flead.health.readings import (
     JOB_ABSENT,
@@ -45,7 +45,6 @@ RATE_WINDOW: Final = timedelta(minutes=5)
 """A reading that is older is none to count from."""
 COUNTED_MESSAGES: Final = 20_000
 """Messages of a topic that one reading counts; the next one goes on from there."""
-DEAD_LETTERS: Final = tuple(topic for topic in Topic if topic.endswith("-dlq"))
 MILLISECONDS: Final = 1_000
 
 logger = logging.getLogger(__name__)

@@ -23,6 +23,10 @@ from flead.storage.locks import Lock, lock_for_transaction
 TOPIC: Final = Topic.TELEMETRY
 CHUNK_MESSAGES: Final = 20_000
 
+REACH_ROUNDS: Final = 50
+"""How far back updates are asked whether the fleet has labels, before rows are read for them."""
+
+
 logger = logging.getLogger(__name__)
 
 
@@ -98,6 +102,10 @@ def plan_or_resume(
         # What is recorded stays when nothing is due.
         connection.commit()
         lock_for_transaction(cursor, Lock.EVALUATIONS)
+        if not evaluations.has_labels(cursor, schema, REACH_ROUNDS):
+            raise NothingDueError(
+                f"no row of the last {REACH_ROUNDS} rounds had a label: nothing to evaluate by"
+            )
         ranges = offset_ranges(kafka_properties, TOPIC)
         counter = _LabelledRows(kafka_properties, frozenset(newest.feature_names))
         chosen = _choose(cursor, waiting, ranges, settings, counter)

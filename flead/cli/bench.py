@@ -28,8 +28,11 @@ def training(
     ] = None,
     parallelism: Annotated[int, typer.Option(min=1, help="Parallelism of the job.")] = 2,
     checkpoint_seconds: Annotated[
-        float, typer.Option(min=0.5, help="Time between two checkpoints.")
-    ] = 5.0,
+        float | None,
+        typer.Option(
+            min=0.5, help="Time between two checkpoints (default: as deployed for such a fleet)."
+        ),
+    ] = None,
     latency_seconds: Annotated[
         float, typer.Option(min=0, help="How long latency is measured; 0 leaves it out.")
     ] = 30.0,
@@ -57,7 +60,7 @@ def training(
             devices=devices,
             buckets=buckets,
             parallelism=parallelism,
-            checkpoint_seconds=checkpoint_seconds,
+            checkpoint_interval_seconds=checkpoint_seconds,
             latency_seconds=latency_seconds,
             latency_rate=latency_rate,
             memory_mb=memory_mb,
@@ -147,6 +150,10 @@ def pages(
 
     The limits are 100 ms and 1 s at the 95th percentile. Filling the larger database takes
     minutes and 10 GB.
+
+    Prints a line for each page of both databases: median and 95th percentile in milliseconds.
+
+    Example: `flead bench pages --full-only --repeats 5`
     """
     from benchmarks.filled.fleet import FULL, LARGE
     from benchmarks.pages import Options, run
@@ -167,8 +174,8 @@ def pages(
 
 @bench.command("long-life")
 def long_life(
-    days: Annotated[float, typer.Option(min=0.1, help="Days of runs that are filled in.")] = 7.0,
-    devices: Annotated[int, typer.Option(min=1, help="Updates of each round of the days.")] = 20,
+    days: Annotated[int, typer.Option(min=1, help="Days of runs that are filled in.")] = 7,
+    devices: Annotated[int, typer.Option(min=1, help="Devices of the fleet.")] = 2_407,
     scheduler_seconds: Annotated[
         float, typer.Option(min=10, help="How long the scheduler is watched.")
     ] = 120.0,

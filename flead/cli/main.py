@@ -7,6 +7,7 @@ import typer
 from flead.cli import (
     batch,
     bench,
+    dead_letters,
     demo,
     doctor,
     experiment,
@@ -16,6 +17,7 @@ from flead.cli import (
     rounds,
     secrets,
     simulate,
+    sql,
     stack,
 )
 from flead.cli.errors import explanation
@@ -44,12 +46,14 @@ app.add_typer(demo.app)
 app.add_typer(stack.app)
 app.add_typer(pages.app)
 app.add_typer(doctor.app)
+app.add_typer(sql.app)
 app.add_typer(simulate.app)
 app.add_typer(replay.app)
 app.add_typer(experiment.app)
 app.add_typer(batch.app)
 app.add_typer(models.app)
 app.add_typer(rounds.app)
+app.add_typer(dead_letters.app)
 app.add_typer(bench.app)
 app.add_typer(secrets.app)
 

@@ -34,7 +34,8 @@ def secrets(
     Two lines of .env say where the files are and which account the containers run as: yours, for
     no other can read them. Made by root, they belong to the account 10001 of the images.
 
-    Prints the folder and how many files were written, the account, and where Airflow's login is.
+    Prints where they are and how many were written, never a secret; with --json the folder, the
+    names of the files, which were written now, and the account.
 
     Example: `flead secrets`, then `docker compose up --detach --wait`
     """

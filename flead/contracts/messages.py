@@ -189,13 +189,23 @@ class TrainingState(StrEnum):
 
 
 class TrainingControl(msgspec.Struct, frozen=True):
-    """What the fleet trains with, on `training-control` under the key `control`."""
+    """What the fleet trains with, on `training-control` under the key `control`.
+
+    `fleet_revision` is the one that gave `hyperparameters` to the fleet, where it was not this one:
+    trials begin and end under revisions of their own.
+    """
 
     revision: Count
     hyperparameters: Hyperparameters
     trials: Annotated[list[Trial], Meta(max_length=MAX_TRIALS)] = []
     state: TrainingState = TrainingState.RUN
+    fleet_revision: Count | None = None
     schema_version: Literal[1] = SCHEMA_VERSION
+
+    @property
+    def unchanged_since(self) -> int:
+        """Revision since which the fleet has had these hyperparameters."""
+        return self.revision if self.fleet_revision is None else self.fleet_revision
 
 
 class ModelFeedback(msgspec.Struct, frozen=True):

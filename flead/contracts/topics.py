@@ -23,6 +23,9 @@ class Topic(StrEnum):
     ANOMALIES = "anomalies"
 
 
+DEAD_LETTERS: tuple[Topic, ...] = tuple(topic for topic in Topic if topic.endswith("-dlq"))
+
+
 class TopicLayout(msgspec.Struct, frozen=True):
     """Partitions and broker settings of one topic."""
 

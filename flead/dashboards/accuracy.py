@@ -48,9 +48,10 @@ def accuracy() -> Dashboard:
             series(
                 "accuracy/measured_by_devices",
                 "Accuracy by the devices",
-                "Each point is a version, at the time of its publication, on all labelled rows that"
-                " devices scored with it before they trained on them. To always name the more"
-                " frequent class would have been right as often as the other line says.",
+                "Versions by the time of their publication, on all labelled rows that devices scored"
+                " with them before they trained on the rows; a point of a long range is the mean of"
+                " several. To always name the more frequent class would have been right as often"
+                " as the other line says.",
                 [
                     Column("accuracy", "Global model"),
                     Column("always_the_more_frequent_class", "Always the more frequent class"),

@@ -152,4 +152,5 @@ def anomalies() -> Dashboard:
         ],
         page="devices",
         variables=[window()],
+        since="now-6h",
     )

@@ -169,7 +169,7 @@ def device_performance() -> Dashboard:
             timeline(
                 "device/training_status",
                 "$device: status",
-                "What each update said.",
+                "What most updates of an interval said.",
                 Column("training_status", "Status", colours=TRAINING),
                 span=WIDTH // 2,
                 height=7,

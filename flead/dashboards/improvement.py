@@ -108,5 +108,6 @@ def improvement() -> Dashboard:
         ],
         page="models",
         variables=[features()],
+        since="now-6h",
         events=("Rejections and rollbacks", "accuracy/decisions", BAD),
     )

@@ -68,8 +68,8 @@ def pipeline_health(settings: Settings) -> Dashboard:
             timeline(
                 "pipeline/verdicts",
                 "Verdicts",
-                "What each reading amounts to. Exhausted: it was deployed again too often, and a"
-                " person is needed.",
+                "What the readings amount to, the worst of an interval. Exhausted: it was deployed"
+                " again too often, and a person is needed.",
                 Column("verdict", "Verdict", colours=VERDICTS),
                 no_value=NO_READINGS,
             ),
@@ -214,10 +214,11 @@ def pipeline_health(settings: Settings) -> Dashboard:
             rows(
                 "pipeline/outbox",
                 "What has not left for Kafka",
-                "Held messages wait for quality checks; quarantined ones never leave.",
+                "Held messages wait for quality checks; quarantined ones, which never leave, are not"
+                " counted.",
                 [
                     Column("topic", "Topic"),
-                    Column("state", "State", colours={"ready": DOUBTFUL, "quarantined": BAD}),
+                    Column("state", "State", colours={"ready": DOUBTFUL}),
                     Column("messages", "Messages", COUNT),
                     Column("oldest", "Oldest", TIME),
                 ],

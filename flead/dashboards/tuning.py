@@ -57,8 +57,8 @@ def tuning() -> Dashboard:
             series(
                 "tuning/loss_by_revision",
                 "Log loss by hyperparameters",
-                "Each point is a version, as devices measured it before training; its line is the"
-                " revision of hyperparameters that its updates were trained with.",
+                "Of versions, as devices measured them before training; each line is a revision of"
+                " the hyperparameters that their updates were trained with.",
                 unit=NATS,
                 span=16,
                 no_value=NO_LABELS,

@@ -2,12 +2,18 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from flead.contracts.messages import GlobalModel, TrainingControl
 from flead.features.rows import Floats
+
+MAX_VERSION_STEP: Final = 1_000_000
+"""Versions by which a model may be ahead of the one in use: two years of a version a minute."""
+
+MAX_FIRST_VERSION: Final = 1_000_000_000
+"""Highest version that is believed where none is in use yet."""
 
 
 class PublishedModel(NamedTuple):
@@ -48,6 +54,23 @@ class FleetState:
         """Return the promoted model when it is of this feature schema."""
         model = self._current
         return model if model is not None and model.feature_schema == schema else None
+
+    def check_plausible(self, model: GlobalModel) -> None:
+        """Refuse a version that no run of rounds could have come to.
+
+        Versions only grow, so such a one would shut out every later one.
+
+        Raises
+        ------
+        ValueError
+            Names the version and the highest plausible one.
+        """
+        known = [each.version for each in (self.global_model, self.candidate) if each is not None]
+        limit = max(known) + MAX_VERSION_STEP if known else MAX_FIRST_VERSION
+        if model.version > limit:
+            raise ValueError(
+                f"version {model.version} is implausible: at most {limit} was expected here"
+            )
 
     def challenger(self, schema: str) -> PublishedModel | None:
         """Return the candidate when it is of this schema and newer than the promoted one."""

@@ -296,6 +296,7 @@ class LocalTrainer:
                 candidate=fleet.challenger(self._schema),
                 paused=fleet.control.state == TrainingState.PAUSE,
                 revision=fleet.control.revision,
+                unchanged_since=fleet.control.unchanged_since,
                 hyperparameters=cohort.hyperparameters,
                 trial=cohort.trial,
                 trials_run=bool(fleet.control.trials),

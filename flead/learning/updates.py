@@ -25,8 +25,8 @@ TRAINED: Final = frozenset({UpdateStatus.TRAINING, UpdateStatus.DRIFTING})
 class Occasion:
     """What windows that close together have in common; `current` is the promoted model.
 
-    While `trials_run` somewhere in the fleet, no device adapts: cohorts differ by their
-    hyperparameters alone.
+    While `trials_run` somewhere in the fleet, no device adapts: what a cohort trains with stays as
+    it is. `unchanged_since` is the revision that gave the fleet its hyperparameters.
     """
 
     now_ms: int
@@ -36,6 +36,7 @@ class Occasion:
     candidate: PublishedModel | None
     paused: bool
     revision: int
+    unchanged_since: int
     hyperparameters: Hyperparameters
     trial: str | None
     trials_run: bool

@@ -58,7 +58,7 @@ def close_windows(
         What the windows have in common.
     """
     adopt(state, devices, occasion.current)
-    _begin_revision(state, devices, occasion.revision)
+    _begin_revision(state, devices, occasion.unchanged_since)
     arrays, pending = state.arrays, state.pending
     arrays.started[devices] = 1
     places = pending.oldest(devices, lengths)
@@ -85,6 +85,7 @@ def close_windows(
         prior,
         not occasion.paused,
         not occasion.trials_run and not occasion.paused,
+        occasion.trial is None,
         occasion.adaptation,
         settings.learning_rate,
         settings.alpha,
@@ -149,6 +150,7 @@ def _close(
     prior: Floats,
     trains: bool,
     adapts: bool,
+    own_rate: bool,
     adaptation: Adaptation,
     learning_rate: float,
     alpha: float,
@@ -167,8 +169,9 @@ def _close(
 ) -> None:
     """Score each window, let its device adapt, then train on it.
 
-    `moments` and what follows change; `training` (windows, 3) is written: effective rate, whether
-    the device rests, whether it drifts.
+    A trial is tried as the fleet would begin with it: at its own rate, not at a multiple
+    (`own_rate`). `moments` and what follows change; `training` (windows, 3) is written: effective
+    rate, whether the device rests, whether it drifts.
     """
     longest, inputs = places.shape[0], pool_inputs.shape[1]
     raw = np.empty((longest, inputs))
@@ -212,7 +215,7 @@ def _close(
             follow_slope(rates[device], slope, math.sqrt(errors * steps), adaptation.rate)
         if adapts:
             resting = rests(progress[device], version, is_better, drifted, patience)
-        rate_of_device = learning_rate * rates[device, MULTIPLIER]
+        rate_of_device = learning_rate * (rates[device, MULTIPLIER] if own_rate else 1.0)
         training[window, 0] = rate_of_device
         training[window, 1] = 1.0 if resting else 0.0
         training[window, 2] = 1.0 if drifted else 0.0

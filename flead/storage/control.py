@@ -16,13 +16,20 @@ _CONTROL: Final = msgspec.json.Decoder(TrainingControl)
 
 
 def queue_hyperparameters(
-    cursor: Cursor, hyperparameters: Hyperparameters, trials: Sequence[Trial] = ()
+    cursor: Cursor,
+    hyperparameters: Hyperparameters,
+    trials: Sequence[Trial] = (),
+    *,
+    unchanged_since: int | None = None,
 ) -> TrainingControl:
     """Queue hyperparameters for the whole fleet under the next revision, and return the message.
 
-    `trials` are what parts of the fleet try instead.
+    `trials` are what parts of the fleet try instead. Where they begin or end, and the fleet keeps
+    what it has, `unchanged_since` says since which revision: devices then keep their own rates.
     """
-    control = TrainingControl(next_revision(cursor), hyperparameters, list(trials))
+    control = TrainingControl(
+        next_revision(cursor), hyperparameters, list(trials), fleet_revision=unchanged_since
+    )
     value = msgspec.json.encode(control).decode()
     outbox.add(cursor, [OutboxMessage(Topic.CONTROL, CONTROL_KEY, value)])
     return control

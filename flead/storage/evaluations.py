@@ -202,6 +202,19 @@ def record_not_evaluated(cursor: Cursor, feature_schema: str, now: datetime) -> 
     return sorted(version for (version,) in cursor.fetchall())
 
 
+def has_labels(cursor: Cursor, feature_schema: str, reach_rounds: int) -> bool:
+    """Tell whether a window of the newest rounds had a labelled row; without windows it may."""
+    cursor.execute(
+        """
+        SELECT coalesce(bool_or(rows_labelled > 0), TRUE) FROM local_models
+        WHERE feature_schema = %s
+            AND aggregation_round > (SELECT max(round) FROM aggregation_rounds) - %s
+        """,
+        (feature_schema, reach_rounds),
+    )
+    return bool(cursor.fetchall()[0][0])
+
+
 def history_offsets(
     cursor: Cursor, feature_schema: str, start: Mapping[int, int], rows: int, reach: int
 ) -> dict[int, int | None]:

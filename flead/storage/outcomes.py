@@ -69,6 +69,31 @@ def device_losses(
     return [DeviceLoss(*row) for row in cursor.fetchall()]
 
 
+def median_learning_rate(
+    cursor: Cursor, feature_schema: str, since_revision: int, since: datetime
+) -> float | None:
+    """Return the median of the rates that devices outside trials train with, None without any.
+
+    Each device counts by the newest window that it sent since an instant with hyperparameters of
+    `since_revision` or later.
+    """
+    cursor.execute(
+        """
+        SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY learning_rate)
+        FROM (
+            SELECT DISTINCT ON (device_id) learning_rate FROM local_models
+            WHERE feature_schema = %s AND trial IS NULL
+                AND hyperparameters_revision >= %s AND kafka_timestamp >= %s
+                AND coalesce(reject_reason, '') <> ALL(%s)
+            ORDER BY device_id, kafka_timestamp DESC
+        ) AS newest
+        """,
+        (feature_schema, since_revision, since, list(UNUSABLE)),
+    )
+    median = cursor.fetchall()[0][0]
+    return None if median is None else float(median)
+
+
 def anything_sent_since(cursor: Cursor, instant: datetime) -> bool:
     """Tell whether rounds have read an update that was sent at `instant` or later."""
     cursor.execute(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -263,6 +264,18 @@ def record_newest_moments(cursor: Cursor, aggregation_round: int) -> None:
         """,
         (aggregation_round,),
     )
+
+
+def active_devices(cursor: Cursor, now: datetime) -> int:
+    """Count the devices of which an update was accepted in the last day, whatever its features."""
+    cursor.execute(
+        """
+        SELECT count(DISTINCT device_id) FROM device_moments
+        WHERE kafka_timestamp > %s - INTERVAL '1 day'
+        """,
+        (now,),
+    )
+    return int(cursor.fetchall()[0][0])
 
 
 def newest_moments(cursor: Cursor, feature_schema: str) -> list[Moments]:

@@ -234,7 +234,12 @@ def _describe(judgement: Judgement) -> str:
 
 
 def _end_trials(cursor: Cursor, decision: TuningDecision, **changes: object) -> TuningDecision:
-    sent = control.queue_hyperparameters(cursor, decision.incumbent)
+    trying = control.newest_control(cursor)
+    sent = control.queue_hyperparameters(
+        cursor,
+        decision.incumbent,
+        unchanged_since=None if trying is None else trying.unchanged_since,
+    )
     return _update(cursor, decision, fleet_revision=sent.revision, **changes)
 
 

@@ -1,7 +1,7 @@
 """The start of a decision: keep what the fleet trains with, or try something else."""
 
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 import msgspec
@@ -15,7 +15,7 @@ from flead.storage.decisions import DecisionStatus, TuningDecision
 from flead.storage.locks import Lock, lock_for_transaction
 from flead.tuning.deciding import Comparison, NotEnoughError, compare
 from flead.tuning.evidence import Evidence, StudyRecord
-from flead.tuning.proposing import Incumbent, propose
+from flead.tuning.proposing import Incumbent, propose, rate_by_devices
 
 logger = logging.getLogger(__name__)
 
@@ -160,13 +160,20 @@ def _try(
 ) -> TuningDecision:
     revision = control.next_revision(cursor)
     study = _study_of(cursor, fleet)
+    now = datetime.now(UTC)
+    horizon = timedelta(seconds=settings.tuning_horizon_seconds)
+    median = outcomes.median_learning_rate(
+        cursor, fleet.feature_schema, fleet.control.unchanged_since, now - horizon
+    )
+    incumbent = fleet.control.hyperparameters
     proposals = propose(
         database_url,
         study.name,
-        Incumbent(fleet.control.hyperparameters, study.fleet_value),
+        Incumbent(incumbent, study.fleet_value),
         settings.tuning_bounds,
         count=settings.tuning_trials,
         seed=revision,
+        first_rate=None if median is None else rate_by_devices(median, incumbent.learning_rate),
     )
     if not proposals:
         raise NothingToDecideError("the bounds leave nothing else to try")
@@ -175,7 +182,12 @@ def _try(
         Trial(name, settings.tuning_fraction, each.hyperparameters)
         for name, each in proposed.items()
     ]
-    control.queue_hyperparameters(cursor, fleet.control.hyperparameters, trials)
+    control.queue_hyperparameters(
+        cursor,
+        incumbent,
+        trials,
+        unchanged_since=fleet.control.unchanged_since,
+    )
     numbers = {name: each.number for name, each in proposed.items()}
     compared = evidence.comparison
     return TuningDecision(
@@ -187,8 +199,8 @@ def _try(
         else f"the log loss falls no longer: by {compared.improvement:.2%}",
         feature_schema=fleet.feature_schema,
         model_version=fleet.versions[-1],
-        hyperparameters=fleet.control.hyperparameters,
-        incumbent=fleet.control.hyperparameters,
+        hyperparameters=incumbent,
+        incumbent=incumbent,
         trials=trials,
         horizon_seconds=settings.tuning_horizon_seconds,
         fleet_revision=None,
@@ -196,7 +208,7 @@ def _try(
             evidence, study=msgspec.structs.replace(study, numbers=numbers)
         ).stored(),
         decided_by=forced_by or BY_ITSELF,
-        created_at=datetime.now(UTC),
+        created_at=now,
     )
 
 

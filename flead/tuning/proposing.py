@@ -12,6 +12,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 from flead.contracts.messages import Hyperparameters
+from flead.learning.rate import LEAST, MOST
 from flead.settings import TuningBounds
 from flead.tuning.bounds import clip
 
@@ -20,6 +21,12 @@ SCHEMA: Final = "optuna"
 
 FIRST_FACTORS: Final = (0.5, 2.0)
 """What a new study tries first: steps of the learning rate that no person need approve."""
+
+LEAST_STEP: Final = 1.1
+"""Factor from which on another learning rate is worth a trial of its own."""
+
+BEYOND: Final = 4.0
+"""By how much a rate is tried beyond the devices' own, where their multipliers end."""
 
 ATTEMPTS: Final = 20
 """Asks for one proposal that is none of the others, before fewer are good enough."""
@@ -47,20 +54,36 @@ def propose(
     *,
     count: int,
     seed: int,
+    first_rate: float | None = None,
 ) -> list[Proposal]:
     """Ask for up to `count` different hyperparameters within the bounds.
 
-    A new study is told of the incumbent first. The sampler is a tree-structured Parzen estimator
-    (Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization", NIPS); the same finished
-    trials and seed give the same proposals. What was asked and not told, by a crash in between,
-    is failed.
+    A new study is told of the incumbent first. Where `first_rate` is given and differs, the
+    incumbent with this learning rate is tried first. The sampler is a tree-structured Parzen
+    estimator (Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization", NIPS); the same
+    finished trials and seed give the same proposals. What was asked and not told, by a crash in
+    between, is failed.
     """
     space = distributions(bounds)
     study = open_study(database_url, study_name, seed)
+    inside = clip(incumbent.hyperparameters, bounds)
+    known_rate = inside.learning_rate
+    rates = [] if first_rate is None else [first_rate]
     if not study.get_trials(deepcopy=False):
-        _begin(study, incumbent, bounds, space)
+        study.add_trial(
+            optuna.create_trial(
+                params=_parameters(inside, space),
+                distributions=dict(space),
+                value=incumbent.value,
+            )
+        )
+        rates += [known_rate * factor for factor in FIRST_FACTORS]
     for lost in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(lost.number, state=TrialState.FAIL)
+    for rate in rates:
+        if max(rate, known_rate) >= LEAST_STEP * min(rate, known_rate):
+            first = clip(msgspec.structs.replace(inside, learning_rate=rate), bounds)
+            study.enqueue_trial(_parameters(first, space))
     proposals: list[Proposal] = []
     known = {incumbent.hyperparameters}
     for _ in range(ATTEMPTS):
@@ -74,6 +97,19 @@ def propose(
             known.add(proposed)
             proposals.append(Proposal(trial.number, proposed))
     return proposals
+
+
+def rate_by_devices(median: float, fleet_rate: float) -> float:
+    """Return the learning rate that the devices' own rates speak for.
+
+    It is their median; where most multiply the fleet's rate by as little or as much as they may,
+    it is one further out.
+    """
+    if median <= fleet_rate * LEAST:
+        return median / BEYOND
+    if median >= fleet_rate * MOST:
+        return median * BEYOND
+    return median
 
 
 def tell(database_url: str, study_name: str, values: Mapping[int, float | None]) -> None:
@@ -97,21 +133,10 @@ def distributions(bounds: TuningBounds) -> dict[str, BaseDistribution]:
     }
 
 
-def _begin(
-    study: optuna.Study,
-    incumbent: Incumbent,
-    bounds: TuningBounds,
-    space: Mapping[str, BaseDistribution],
-) -> None:
-    inside = clip(incumbent.hyperparameters, bounds)
-    known = {name: getattr(inside, name) for name in space}
-    study.add_trial(
-        optuna.create_trial(params=known, distributions=dict(space), value=incumbent.value)
-    )
-    for factor in FIRST_FACTORS:
-        rate = known["learning_rate"] * factor
-        first = clip(msgspec.structs.replace(inside, learning_rate=rate), bounds)
-        study.enqueue_trial(known | {"learning_rate": first.learning_rate})
+def _parameters(
+    hyperparameters: Hyperparameters, space: Mapping[str, BaseDistribution]
+) -> dict[str, float]:
+    return {name: getattr(hyperparameters, name) for name in space}
 
 
 def open_study(database_url: str, name: str, seed: int) -> optuna.Study:

@@ -23,6 +23,10 @@ class FlinkJobNotFoundError(FlinkRestError):
     """The JobManager does not know the job: it never ran, or the JobManager was restarted."""
 
 
+class FlinkBusyError(FlinkRestError):
+    """The JobManager runs the script of another submission, and can run one at a time."""
+
+
 class FlinkSubmissionError(FlinkRestError):
     """The job's script failed or Flink refused what it submitted; the traceback is the message."""
 

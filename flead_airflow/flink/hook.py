@@ -15,6 +15,7 @@ import tenacity
 from airflow.sdk import BaseHook, Connection
 
 from flead_airflow.flink.errors import (
+    FlinkBusyError,
     FlinkDuplicateJobError,
     FlinkJobNotFoundError,
     FlinkRestError,
@@ -34,6 +35,7 @@ from flead_airflow.flink.responses import (
     Metric,
     RefusedRequest,
     SavepointStatus,
+    ThreadDump,
 )
 
 PYTHON_DRIVER: Final = "org.apache.flink.client.python.PythonDriver"
@@ -41,6 +43,13 @@ DUPLICATE_MARKS: Final = (
     "DuplicateJobSubmissionException",
     "DuplicateApplicationSubmissionException",
 )
+RUNNER_THREAD: Final = "flink-jar-runner"
+"""Beginning of the name of a JobManager's thread that runs a script."""
+BUSY_SECONDS: Final = 420.0
+"""How long a submission waits for the end of another one."""
+CANCEL_SECONDS: Final = 45.0
+"""How long a job that is to be cancelled may take to appear: Airflow gives a task a minute."""
+BUSY_POLL_SECONDS: Final = 1.0
 LOG_TAIL_LINES: Final = 5_000
 REQUEST_TIMEOUT: Final = httpx.Timeout(30.0, connect=10.0)
 SUBMISSION_TIMEOUT: Final = httpx.Timeout(180.0, connect=10.0)
@@ -71,8 +80,8 @@ _retried = tenacity.retry(
 class FlinkRestHook(BaseHook):
     """Talk to the JobManager of a session cluster.
 
-    Every call is retried on connection errors and 5xx answers. Repeating a submission or a stop is
-    safe, because the caller chooses the job id and the trigger id.
+    Every call is retried on connection errors and 5xx answers. Repeating a stop is safe, because
+    the caller chooses the trigger id; a submission is repeated once no script runs any more.
 
     Parameters
     ----------
@@ -132,6 +141,17 @@ class FlinkRestHook(BaseHook):
 
     @_retried
     def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Mapping[str, object] | None = None,
+        params: Mapping[str, str] | None = None,
+        files: Mapping[str, tuple[str, bytes, str]] | None = None,
+    ) -> bytes:
+        return self._send(method, path, json=json, params=params, files=files)
+
+    def _send(
         self,
         method: str,
         path: str,
@@ -270,12 +290,17 @@ class FlinkRestHook(BaseHook):
         `script` is a path on the JobManager's machine. Flink accepts an id once, also after the job
         has ended; after a JobManager restarted without HA it accepts it again.
 
+        A JobManager can run one script at a time. Another one may be this very job's, posted by a
+        task that was killed or by a request whose answer came too late: so this waits for its end.
+
         Raises
         ------
         FlinkDuplicateJobError
             When the id was used before.
         FlinkSubmissionError
             When the script failed or what it submitted was refused, with its Python traceback.
+        FlinkBusyError
+            When another script still runs after seven minutes.
         """
         body = {
             "entryClass": PYTHON_DRIVER,
@@ -288,14 +313,57 @@ class FlinkRestHook(BaseHook):
         }
         jar = self.upload_python_jar()
         try:
-            self._request("POST", f"/jars/{jar}/run", json=body, timeout=SUBMISSION_TIMEOUT)
+            self._run_when_free(jar, job_id, body)
         except FlinkRestError as error:
-            if error.status_code != httpx.codes.BAD_REQUEST:
+            if error.status_code != httpx.codes.BAD_REQUEST or isinstance(
+                error, FlinkDuplicateJobError
+            ):
                 raise
             output = self.python_output()
             duplicate = any(mark in f"{error}{output}" for mark in DUPLICATE_MARKS)
             kind = FlinkDuplicateJobError if duplicate else FlinkSubmissionError
             raise kind(f"{error}\n{output}", error.status_code) from None
+
+    def _run_when_free(self, jar: str, job_id: str, body: Mapping[str, object]) -> None:
+        """Post a script once no other runs; one whose answer is lost is given time to make its job.
+
+        Two at once would take each other's settings away: the first would make a job under an id of
+        Flink's own, which nobody knows.
+        """
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            self._wait_until_free(job_id, deadline)
+            try:
+                self._send("POST", f"/jars/{jar}/run", json=body, timeout=SUBMISSION_TIMEOUT)
+            except (httpx.TransportError, FlinkRestError) as error:
+                if not _is_transient(error) or time.monotonic() > deadline:
+                    raise
+                self.log.warning(
+                    "The answer to the submission of job %s is lost: %s", job_id, error
+                )
+                time.sleep(BUSY_POLL_SECONDS)
+            else:
+                return
+
+    def _wait_until_free(self, job_id: str, deadline: float) -> None:
+        while self.runs_script():
+            if time.monotonic() > deadline:
+                raise FlinkBusyError(
+                    "the JobManager still runs the script of another submission, so that job"
+                    f" {job_id} was not posted; restart the JobManager if that script hangs",
+                    httpx.codes.CONFLICT,
+                )
+            self.log.info("The JobManager runs a script; waiting for its end")
+            time.sleep(BUSY_POLL_SECONDS)
+        if self.find_job(job_id):
+            raise FlinkDuplicateJobError(
+                f"job {job_id} was submitted before", httpx.codes.BAD_REQUEST
+            )
+
+    def runs_script(self) -> bool:
+        """Tell whether the JobManager runs a script, which may yet submit its job."""
+        threads = self._get("/jobmanager/thread-dump", ThreadDump).thread_infos
+        return any(thread.name.startswith(RUNNER_THREAD) for thread in threads)
 
     def python_output(self) -> str:
         """Read what the newest script wrote, without frames of Java.
@@ -309,8 +377,12 @@ class FlinkRestHook(BaseHook):
     def cancel(self, job_id: str) -> None:
         """Cancel a job without a savepoint; its retained checkpoints stay.
 
-        A job that has ended or that the JobManager does not know is left as it is.
+        A job that has ended or that the JobManager does not know is left as it is. While a script
+        runs, which may yet submit the job, it is waited for.
         """
+        deadline = time.monotonic() + CANCEL_SECONDS
+        while not self.find_job(job_id) and self.runs_script() and time.monotonic() < deadline:
+            time.sleep(BUSY_POLL_SECONDS)
         try:
             self._request("PATCH", f"/jobs/{job_id}", params={"mode": "cancel"})
         except FlinkJobNotFoundError:

@@ -106,9 +106,8 @@ class FlinkJobOperator(BaseOperator):
 
     def trigger_id(self, *asked_by: object) -> str:
         """Id of the savepoint that is asked for, the same each time that the same asks."""
-        return hashlib.sha256("/".join(map(str, (self.job_id, *asked_by))).encode()).hexdigest()[
-            :32
-        ]
+        asked = "/".join(map(str, (self.job_id, *asked_by)))
+        return hashlib.sha256(asked.encode()).hexdigest()[:32]
 
 
 class StartingJobMixin:

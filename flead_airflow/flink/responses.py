@@ -233,6 +233,18 @@ class ConfigEntry(msgspec.Struct, frozen=True):
     value: str
 
 
+class Thread(msgspec.Struct, frozen=True):
+    """A thread of the JobManager."""
+
+    name: str = msgspec.field(name="threadName")
+
+
+class ThreadDump(msgspec.Struct, frozen=True, rename="camel"):
+    """Answer of `GET /jobmanager/thread-dump`."""
+
+    thread_infos: list[Thread]
+
+
 class RefusedRequest(msgspec.Struct, frozen=True):
     """Body of an error answer."""
 

@@ -73,7 +73,7 @@ def _of_devices(fleet: Row | None) -> list[Item]:
     if drifting := fleet["drifting"]:
         text = f"{drifting:,} device{'s drift' if drifting > 1 else ' drifts'}"
         items.append(Item("warn", text, "See them", page="/devices?status=drifting"))
-    if silent := fleet["silent_devices"]:
+    if silent := fleet["silent"]:
         text = f"{silent:,} device{'s are' if silent > 1 else ' is'} silent"
         items.append(Item("warn", text, "See them", page="/devices?status=silent"))
     return items

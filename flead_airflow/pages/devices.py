@@ -83,25 +83,22 @@ def devices(
 
 def gather(cursor: Cursor, view: View) -> dict[str, Any]:
     """Read what the page shows."""
-    fleet = row(cursor, "fleet", {"silence": SILENCE})
-    found = rows(
-        cursor,
-        "devices",
-        {
-            "search": view.search,
-            "status": view.status,
-            "sort": view.sort,
-            "direction": -1 if view.descending else 1,
-            "silence": SILENCE,
-            "max_rows": PAGE_ROWS,
-            "first_row": (view.page - 1) * PAGE_ROWS,
-        },
-    )
-    fitting = found[0]["fitting"] if found else 0
+    asked = {"search": view.search, "status": view.status, "silence": SILENCE}
+    fleet = row(cursor, "fleet", {"silence": SILENCE}) or {}
+    if view.search:
+        fitting = (row(cursor, "devices_found", asked) or {})["fitting"]
+    else:
+        fitting = fleet[view.status or "devices"]
+    window = {
+        "sort": view.sort,
+        "direction": -1 if view.descending else 1,
+        "max_rows": PAGE_ROWS,
+        "first_row": (view.page - 1) * PAGE_ROWS,
+    }
     return {
         "view": view,
         "fleet": fleet,
-        "found": found,
+        "found": rows(cursor, "devices", asked | window),
         "fitting": fitting,
         "first": (view.page - 1) * PAGE_ROWS + 1,
         "last_page": max(-(-fitting // PAGE_ROWS), 1),

@@ -18,6 +18,8 @@ REACH: Final = timedelta(hours=6)
 SLOT: Final = timedelta(minutes=2)
 STALE: Final = timedelta(minutes=5)
 """The health gate takes a reading every minute; an older one says nothing of now."""
+SILENT_SHARE: Final = 0.05
+"""Of the devices may be silent before the fleet is."""
 OF_STREAM: Final = "stream_"
 """Rules of the health gate about the stream analysis begin so, the others are about training."""
 
@@ -109,9 +111,9 @@ def devices(fleet: Row | None) -> Part:
     facts = [
         ("reporting", formats.count(fleet["reporting"])),
         ("drifting", formats.count(fleet["drifting"])),
-        ("silent", formats.count(fleet["silent_devices"])),
+        ("silent", formats.count(fleet["silent"])),
     ]
-    status = "warning" if fleet["silent_devices"] else "ok"
+    status = "warning" if fleet["silent"] > SILENT_SHARE * fleet["devices"] else "ok"
     return Part("Devices", "device", status, facts, page="/devices")
 
 

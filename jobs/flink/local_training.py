@@ -30,7 +30,11 @@ from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 from pyflink.table import DataTypes, StreamTableEnvironment
 from pyflink.table.udf import FunctionContext, ScalarFunction, udf
 
-from flead.contracts.deployment import MAX_PARALLELISM, TrainingDeployment
+from flead.contracts.deployment import (
+    CHECKPOINT_PAUSE,
+    MAX_PARALLELISM,
+    TrainingDeployment,
+)
 from flead.contracts.messages import (
     CANDIDATE_KEY,
     CONTROL_KEY,
@@ -312,7 +316,7 @@ class TrainBucket(KeyedBroadcastProcessFunction):
         topic, _, message, partition, offset, timestamp = value
         try:
             key = self.adopted_as(topic, message, self.fleet_state(ctx))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             self.rejected.inc()
             # Every subtask reads every broadcast message; one of them reports it.
             if self.first_subtask:
@@ -339,6 +343,7 @@ class TrainBucket(KeyedBroadcastProcessFunction):
         known = fleet.candidate if is_candidate else fleet.global_model
         if model.feature_schema != self.schema or (known and known.version >= model.version):
             return None
+        fleet.check_plausible(model)
         return CANDIDATE_KEY if is_candidate else GLOBAL_KEY
 
     @staticmethod
@@ -347,9 +352,9 @@ class TrainBucket(KeyedBroadcastProcessFunction):
     ) -> Row:
         """Make a dead letter of a broadcast message that does not validate."""
         reason = (
-            DeadLetterReason.INVALID
-            if isinstance(error, msgspec.ValidationError)
-            else DeadLetterReason.MALFORMED
+            DeadLetterReason.MALFORMED
+            if type(error) in (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+            else DeadLetterReason.INVALID
         )
         letter = dead_letter(
             topic, partition, offset, timestamp.to_epoch_milli(), reason, str(error), message
@@ -599,6 +604,10 @@ def main() -> None:
     env.set_parallelism(deployment.parallelism)
     env.set_max_parallelism(MAX_PARALLELISM)
     env.enable_checkpointing(checkpoint_ms(deployment), CheckpointingMode.EXACTLY_ONCE)
+    # Where the fleet has outgrown its interval, rows still get most of the time.
+    env.get_checkpoint_config().set_min_pause_between_checkpoints(
+        int(CHECKPOINT_PAUSE * checkpoint_ms(deployment))
+    )
     tables = StreamTableEnvironment.create(env)
 
     packed = packed_records(tables, deployment).union(feedback_records(tables, deployment))

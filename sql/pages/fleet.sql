@@ -1,18 +1,28 @@
 -- How many devices are known, by what they do; silent ones are far behind the newest update.
-SELECT
-    count(*) AS devices,
-    count(*) FILTER (WHERE NOT is_silent) AS reporting,
-    count(*) FILTER (WHERE is_silent) AS silent_devices,
-    count(*) FILTER (WHERE NOT is_silent AND training_status = 'training') AS training,
-    count(*) FILTER (WHERE NOT is_silent AND training_status = 'converged') AS converged,
-    count(*) FILTER (WHERE NOT is_silent AND training_status = 'drifting') AS drifting,
-    count(*) FILTER (WHERE NOT is_silent AND training_status = 'paused') AS paused,
-    count(*) FILTER (WHERE rows_labelled > 0) AS labelled
-FROM (
+WITH newest AS (
+    SELECT max(kafka_timestamp) - %(silence)s AS silent_before FROM device_status
+),
+
+known AS (
     SELECT
-        kafka_timestamp,
-        training_status,
-        rows_labelled,
-        kafka_timestamp < max(kafka_timestamp) OVER () - %(silence)s AS is_silent
-    FROM device_status
-) AS known
+        CASE
+            WHEN device.kafka_timestamp < newest.silent_before THEN 'silent'
+            ELSE device.training_status
+        END AS status,
+        count(*) AS devices,
+        count(*) FILTER (WHERE device.rows_labelled > 0) AS labelled
+    FROM device_status AS device
+    CROSS JOIN newest
+    GROUP BY 1
+)
+
+SELECT
+    coalesce(sum(devices), 0)::BIGINT AS devices,
+    coalesce(sum(devices) FILTER (WHERE status <> 'silent'), 0)::BIGINT AS reporting,
+    coalesce(sum(devices) FILTER (WHERE status = 'silent'), 0)::BIGINT AS silent,
+    coalesce(sum(devices) FILTER (WHERE status = 'training'), 0)::BIGINT AS training,
+    coalesce(sum(devices) FILTER (WHERE status = 'converged'), 0)::BIGINT AS converged,
+    coalesce(sum(devices) FILTER (WHERE status = 'drifting'), 0)::BIGINT AS drifting,
+    coalesce(sum(devices) FILTER (WHERE status = 'paused'), 0)::BIGINT AS paused,
+    coalesce(sum(labelled), 0)::BIGINT AS labelled
+FROM known

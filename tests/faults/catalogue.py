@@ -16,7 +16,7 @@ from flead.stack import training
 from flead.stack.home import CHECKOUT, Home
 from flead.stack.spark import STREAM
 from flead.storage.locks import Lock
-from tests.faults.stack import Stack, kill, wait_until
+from tests.faults.stack import Stack, frozen, kill
 
 ROUND = "aggregation_round"
 DEPLOY = "deploy_training"
@@ -84,12 +84,7 @@ def broker_down(seconds: float) -> Callable[[Stack], float]:
 
 
 def database_down_in_a_round(stack: Stack) -> float:
-    with stack.read_only("federated_models"):
-        wait_until(
-            lambda: stack.query("SELECT 1 FROM aggregation_rounds WHERE state = 'open'"),
-            "a round is open",
-            poll_seconds=0.1,
-        )
+    with stack.round_held_up():
         stack.keep_down("postgres", SERVER_DOWN_SECONDS)
     return now()
 
@@ -98,7 +93,7 @@ def kill_each_phase_of_a_round(stack: Stack) -> float:
     phases: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
         "wait_for_updates": lambda: stack.locked(Lock.MIGRATIONS),
         "open_round": lambda: stack.read_only("local_models"),
-        "aggregate": lambda: stack.read_only("federated_models"),
+        "aggregate": stack.round_held_up,
         "publish": lambda: stack.locked(Lock.OUTBOX),
     }
     for task, held in phases.items():
@@ -109,23 +104,26 @@ def kill_each_phase_of_a_round(stack: Stack) -> float:
 
 def kill_each_phase_of_a_deployment(stack: Stack) -> float:
     rate = MIXED_RATES[len(stack.query("SELECT 1 FROM training_deployments")) % 2]
+    # Both begin at once, and what they wait for is held before they do.
+    with stack.locked(Lock.MIGRATIONS), stack.frozen("kafka"):
+        run = training.start_deployment(stack.addresses, {"learning_rate": rate})
+        for task in ("migrate", "create_topics"):
+            stack.kill_task(DEPLOY, task)
     phases: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
-        "migrate": lambda: stack.locked(Lock.MIGRATIONS),
-        "create_topics": lambda: stack.frozen("kafka"),
         "find_running_job": lambda: stack.frozen("flink-jobmanager"),
         "stop_running_job": lambda: stack.frozen("flink-jobmanager"),
         "open_attempt": lambda: stack.locked(Lock.SUBMISSIONS),
         "send_hyperparameters": lambda: stack.locked(Lock.OUTBOX),
         "submit": lambda: stack.frozen("flink-jobmanager"),
-        "record_active": lambda: stack.read_only("training_deployments"),
     }
-    run: str | None = None
     for task, held in phases.items():
         with held():
-            if run is None:
-                run = training.start_deployment(stack.addresses, {"learning_rate": rate})
             stack.kill_task(DEPLOY, task)
-    assert run is not None
+    # Posted, and not answered yet.
+    with frozen(stack.scripts_that_submit()):
+        stack.kill_task(DEPLOY, "submit")
+    with stack.read_only("training_deployments"):
+        stack.kill_task(DEPLOY, "record_active")
     training.finish_deployment(stack.addresses, run, say=lambda _: None)
     return now()
 
@@ -151,12 +149,7 @@ def fill_the_disk(stack: Stack) -> float:
 def run_a_round_twice(stack: Stack) -> float:
     plan = json.loads(stack.home.plan_file("airflow-scheduler").read_text())
     command = [stack.home.python("airflow"), CHECKOUT / "tests" / "faults" / "a_round.py"]
-    with stack.read_only("federated_models"):
-        wait_until(
-            lambda: stack.query("SELECT 1 FROM aggregation_rounds WHERE state = 'open'"),
-            "a round is open",
-            poll_seconds=0.1,
-        )
+    with stack.round_held_up():
         twins = [
             subprocess.Popen(
                 command,
@@ -242,7 +235,7 @@ FAULTS = (
     Fault(
         "7b",
         "the task killed in each phase of `deploy_training`",
-        "each is tried again, and attaches to the job that it had posted",
+        "each is tried again, and finds the job that it had posted",
         kill_each_phase_of_a_deployment,
     ),
     Fault(

@@ -16,19 +16,20 @@ from flead.stack.home import Home
 from tests.accounting import Judged, Letter, dead_letters, messages_of
 from tests.conftest import run_flead, start
 from tests.faults.catalogue import FAULTS, QUICK, Fault, small_disk
-from tests.faults.load import Fleet, Follower, messages_in
+from tests.faults.load import IS_QUICK, Fleet, Follower, messages_in
 from tests.faults.stack import Stack, answered, wait_until
 
-IS_QUICK = bool(os.environ.get("FLEAD_QUICK"))
 REPETITIONS = int(os.environ.get("FLEAD_FAULT_REPETITIONS", "1"))
 ONLY = os.environ.get("FLEAD_FAULTS", "").split()
 """Numbers of the faults to do; all when there are none."""
-DEPLOYMENT = {"checkpoint_interval_seconds": 2, "window_seconds": 8}
+DEPLOYMENT = {"checkpoint_interval_seconds": 2, "window_seconds": 4}
 STREAM = {"trigger_seconds": 5}
 OUTPUTS = (Topic.LOCAL_UPDATES, Topic.ANOMALIES, dead_letter_topic(Topic.TELEMETRY))
-STEADY_SECONDS = 8.0
+STEADY_SECONDS = 5.0
 RECOVERY_SECONDS = 420.0
+PARTS = ("job", "updates", "rounds", "stream", "Airflow")
 TABLE = pytest.StashKey[list["Recovery"]]()
+COUNTS = pytest.StashKey[str]()
 
 
 @dataclass
@@ -38,15 +39,16 @@ class Recovery:
     Parameters
     ----------
     seconds
-        By part: `job` runs in Flink, `updates` can be read that were made since, `rounds` go on,
-        `stream` analyses, `Airflow` reports healthy.
+        By part: `job` has completed a checkpoint that began since, `updates` that were made since
+        can be read from every partition, `rounds` that were opened since have made a version,
+        `stream` has committed a batch that began since, `Airflow` reports healthy.
     longest_wait_seconds
-        Of a reader of committed updates, from when the job ran again.
+        Of a reader of one partition's committed updates, from the job's checkpoint on.
     """
 
     fault: Fault
     seconds: dict[str, float] = field(default_factory=dict)
-    longest_wait_seconds: float = 0.0
+    longest_wait_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -111,13 +113,15 @@ def broken(request: pytest.FixtureRequest, stack: Stack, recoveries: list[Recove
     """Let a fault happen, and wait until everything is well again."""
     fault: Fault = request.param
     recovery = Recovery(fault)
+    # One that does not come to its end is in the table, too.
+    recoveries.append(recovery)
     ended = fault.happen(stack)
     ended_ms = (time.time() - (time.monotonic() - ended)) * 1000
     stack.fleet.keep_running()
     parts: dict[str, Callable[[], bool]] = {
-        "job": stack.training_runs,
+        "job": lambda: stack.training_goes_on_since(ended_ms),
         "updates": lambda: stack.follower.has_news_since(ended_ms),
-        "rounds": lambda: stack.round_began_since(ended_ms),
+        "rounds": lambda: stack.version_was_made_since(ended_ms),
         "Airflow": stack.airflow_is_well,
     }
     if stack.has_stream:
@@ -130,12 +134,13 @@ def broken(request: pytest.FixtureRequest, stack: Stack, recoveries: list[Recove
         time.sleep(0.2)
     time.sleep(STEADY_SECONDS)
     recovery.longest_wait_seconds = stack.follower.longest_wait(ended + recovery.seconds["job"])
-    recoveries.append(recovery)
     return recovery
 
 
 @pytest.fixture(scope="session")
-def aftermath(stack: Stack, recoveries: list[Recovery]) -> Aftermath:
+def aftermath(
+    request: pytest.FixtureRequest, stack: Stack, recoveries: list[Recovery]
+) -> Aftermath:
     """Let the fleet end and all of its rows be trained, and read what there is."""
     stack.fleet.stop()
     telemetry = Judged.of(stack.kafka, FEATURES)
@@ -145,7 +150,7 @@ def aftermath(stack: Stack, recoveries: list[Recovery]) -> Aftermath:
         poll_seconds=2,
     )
     stack.follower.stop()
-    return Aftermath(
+    found = Aftermath(
         recoveries,
         sum(messages_in(stack.kafka, topic, "read_uncommitted") for topic in OUTPUTS)
         - sum(messages_in(stack.kafka, topic, "read_committed") for topic in OUTPUTS),
@@ -154,6 +159,13 @@ def aftermath(stack: Stack, recoveries: list[Recovery]) -> Aftermath:
         list(messages_of(stack.kafka, Topic.ANOMALIES, Anomaly)),
         dead_letters(stack.kafka, Topic.TELEMETRY),
     )
+    request.config.stash[COUNTS] = (
+        f"{telemetry.messages:,} messages: {len(telemetry.rows):,} rows in"
+        f" {len(found.updates):,} windows, {len(found.letters):,} dead letters;"
+        f" {len(found.anomalies):,} anomalies; {found.aborted:,} messages of transactions that"
+        " were cut off, which no reader got"
+    )
+    return found
 
 
 def rows_in_windows(kafka: dict[str, str]) -> int:
@@ -163,21 +175,29 @@ def rows_in_windows(kafka: dict[str, str]) -> int:
 def is_well(stack: Stack, since_ms: float) -> bool:
     """Tell whether rounds, and the stream if there is one, have gone on since a moment."""
     streams_on = not stack.has_stream or stack.batch_began_since(since_ms)
-    return streams_on and stack.round_began_since(since_ms)
+    return streams_on and stack.version_was_made_since(since_ms)
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """Print the table of faults, as docs/reliability.md has it."""
-    parts = ("job", "updates", "rounds", "stream", "Airflow")
-    rows = [("", "Fault", "Expected", *(f"{part} after" for part in parts), "Readers waited")]
-    for seen in config.stash.get(TABLE, []):
-        fault = seen.fault
-        after = [f"{seen.seconds[part]:.0f} s" if part in seen.seconds else "" for part in parts]
-        waited = f"{seen.longest_wait_seconds:.0f} s"
-        rows.append((fault.number, fault.what, fault.expected, *after, waited))
-    if len(rows) > 1:
-        rows.insert(1, ("---",) * len(rows[0]))
-        terminalreporter.section("faults")
-        terminalreporter.write("".join(f"| {' | '.join(row)} |\n" for row in rows))
+    seen = config.stash.get(TABLE, [])
+    if not seen:
+        return
+    rows = [
+        ("", "Fault", "Expected", *(f"{part} after" for part in PARTS), "Readers waited"),
+        ("---",) * (len(PARTS) + 4),
+    ]
+    for each in seen:
+        after = [_seconds(each.seconds.get(part)) for part in PARTS]
+        waited = _seconds(each.longest_wait_seconds)
+        rows.append((each.fault.number, each.fault.what, each.fault.expected, *after, waited))
+    terminalreporter.section("faults")
+    terminalreporter.write("".join(f"| {' | '.join(row)} |\n" for row in rows))
+    if counts := config.stash.get(COUNTS, ""):
+        terminalreporter.write(f"\n{counts}\n")
+
+
+def _seconds(duration: float | None) -> str:
+    return "not seen" if duration is None else f"{duration:.0f} s"

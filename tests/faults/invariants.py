@@ -9,9 +9,7 @@ from flead.contracts.simulation import FEATURES
 from flead.contracts.topics import Topic
 from flead.messaging.reading import read_committed
 from flead.rounds.opening import CONSUMER
-from flead.stack import processes
 from flead.stack.flink_rest import FlinkClient
-from flead.stack.services import all_services
 from flead.stack.spark import STREAM
 from flead.stack.supervision import NAME as SUPERVISOR
 from flead.storage import deployments
@@ -40,8 +38,9 @@ def assert_rows_are_in_windows(stack: Stack) -> None:
 def assert_updates_are_in_rounds(stack: Stack) -> None:
     """Each update that rounds have read is in one of them, and judged once that is completed."""
     with connect(stack.addresses.database_url) as connection, connection.cursor() as cursor:
+        # Rounds go on meanwhile: offsets and what was stored with them are read as of one moment.
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         ends = next_offsets(cursor, CONSUMER, Topic.LOCAL_UPDATES)
-        # Whoever has read an update has stored it in the same transaction.
         cursor.execute(
             """
             SELECT kafka_partition, kafka_offset, state, status, reject_reason
@@ -49,6 +48,17 @@ def assert_updates_are_in_rounds(stack: Stack) -> None:
             """
         )
         stored = cursor.fetchall()
+        cursor.execute(
+            """
+            SELECT version, num_updates, total_samples, count(kafka_offset), sum(samples_processed)
+            FROM federated_models LEFT JOIN local_models
+                ON local_models.aggregation_round = federated_models.aggregation_round
+                AND local_models.status = 'accepted'
+            WHERE federated_models.aggregation_round IS NOT NULL
+            GROUP BY version
+            """
+        )
+        averaged = cursor.fetchall()
         cursor.execute("SELECT sum(dead_letters) FROM aggregation_rounds")
         [(dead_letters,)] = cursor.fetchall()
     sent = {
@@ -65,20 +75,28 @@ def assert_updates_are_in_rounds(stack: Stack) -> None:
         assert state is not None, where
         assert (status == "pending") == (state == "open"), where
         assert (reason is not None) == (status == "rejected"), where
+    for version, updates, samples, accepted, trained in averaged:
+        assert (updates, samples) == (accepted, trained), version
 
 
 def assert_versions_have_no_gap_and_no_fork(stack: Stack) -> None:
-    """Versions are 1, 2, 3, …; of two with one parent, one at most became the head."""
-    models = stack.query(
-        "SELECT version, parent_version, aggregation_round, promoted_at FROM federated_models"
-        " ORDER BY version"
-    )
-    rounds = [number for _, _, number, _ in models if number is not None]
-    parents = [parent for _, parent, _, promoted_at in models if promoted_at]
+    """Versions are 1, 2, 3, …; each head was made from the head before it, the newest is the head.
+
+    A candidate that was rejected has no successor.
+    """
+    with connect(stack.addresses.database_url) as connection, connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        cursor.execute(
+            "SELECT version, parent_version, promoted_at FROM federated_models ORDER BY version"
+        )
+        models = cursor.fetchall()
+        cursor.execute("SELECT version FROM model_head")
+        [(head,)] = cursor.fetchall()
+    heads = [(version, parent) for version, parent, promoted_at in models if promoted_at]
 
     assert [version for version, *_ in models] == list(range(1, len(models) + 1))
-    assert len(rounds) == len(set(rounds)), "a round has made two versions"
-    assert len(parents) == len(set(parents)), "two heads have one parent"
+    assert [parent for _, parent in heads] == [0, *(version for version, _ in heads[:-1])]
+    assert heads[-1][0] == head
 
 
 def assert_one_job_runs(stack: Stack) -> None:
@@ -91,15 +109,23 @@ def assert_one_job_runs(stack: Stack) -> None:
 
 
 def assert_nobody_is_orphaned(stack: Stack) -> None:
-    """Every server descends from the supervisor; the stream, which outlives Airflow, is one."""
+    """Whatever runs descends from the supervisor, but for the stream, which outlives Airflow."""
     [supervisor] = stack.members(SUPERVISOR)
-    sessions = {os.getsid(process.pid) for process in stack.members(STREAM)}
+    sessions = {session_of(process) for process in stack.members(STREAM)} - {None}
     assert len(sessions) == int(stack.has_stream), sessions
-    for name in all_services(stack.home):
-        for process in processes.belonging_to(stack.home, name):
-            try:
-                ancestors = [parent.pid for parent in process.parents()]
-                command = process.cmdline()
-            except psutil.NoSuchProcess:
-                continue
-            assert supervisor.pid in ancestors, (name, process.pid, command)
+    for process in stack.processes_of_home():
+        try:
+            line = {process.pid, *(parent.pid for parent in process.parents())}
+            command = process.cmdline()
+        except psutil.NoSuchProcess:
+            continue
+        belongs = supervisor.pid in line or session_of(process) in sessions | {None}
+        assert belongs, (process.pid, command)
+
+
+def session_of(process: psutil.Process) -> int | None:
+    """Return the session of a process, None when it has ended."""
+    try:
+        return os.getsid(process.pid)
+    except ProcessLookupError:
+        return None

@@ -13,9 +13,11 @@ from flead.messaging.client import assigned_consumer
 from flead.messaging.reading import offset_ranges
 from flead.stack.home import Home
 
-ROWS_PER_SECOND = 1000
+IS_QUICK = bool(os.environ.get("FLEAD_QUICK"))
+ROWS_PER_SECOND = 400 if IS_QUICK else 1000
+DEVICES = 60 if IS_QUICK else 150
 FLEET = (
-    "--devices", "150", "--rate", f"{ROWS_PER_SECOND}/s", "--malformed-rate", "0.01",
+    "--devices", str(DEVICES), "--rate", f"{ROWS_PER_SECOND}/s", "--malformed-rate", "0.01",
     "--seed", "23",
 )  # fmt: skip
 
@@ -24,14 +26,17 @@ class Follower:
     """Reads the committed updates as they come, and notes when."""
 
     def __init__(self, kafka: dict[str, str]) -> None:
-        self._arrivals: list[tuple[float, int]] = []
-        """Of each batch, the time of arrival (monotonic) and the newest record time (ms)."""
         # A broker that is back is found within half a second.
         self._consumer = assigned_consumer(kafka | {"reconnect.backoff.max.ms": "500"})
         ranges = offset_ranges(kafka, Topic.LOCAL_UPDATES)
         self._consumer.assign(
             [TopicPartition(Topic.LOCAL_UPDATES, part, low) for part, (low, _) in ranges.items()]
         )
+        self._arrivals: dict[int, list[tuple[float, int]]] = {part: [] for part in ranges}
+        """By partition, of each batch the time of arrival (monotonic) and the newest record time.
+
+        An open transaction keeps readers of its own partition waiting, not those of others.
+        """
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
@@ -44,20 +49,37 @@ class Follower:
             self._consumer.close()
 
     def has_news_since(self, moment_ms: float) -> bool:
-        """Tell whether an update that was sent after a moment can be read."""
-        return any(sent_at > moment_ms for _, sent_at in self._arrivals)
+        """Tell whether of each partition an update that was sent after a moment can be read."""
+        return all(
+            any(sent_at > moment_ms for _, sent_at in arrivals)
+            for arrivals in self._arrivals.values()
+        )
 
     def longest_wait(self, since: float) -> float:
-        """Return the longest time without a new message from a moment (monotonic) until now."""
-        later = [arrival for arrival, _ in self._arrivals if arrival > since]
-        return max(after - before for before, after in pairwise([since, *later, time.monotonic()]))
+        """Return the longest time without a new message of a partition from a moment until now.
+
+        Parameters
+        ----------
+        since
+            As `time.monotonic` tells it.
+        """
+        now = time.monotonic()
+        return max(
+            after - before
+            for arrivals in self._arrivals.values()
+            for before, after in pairwise([since, *(at for at, _ in arrivals if at > since), now])
+        )
 
     def _follow(self) -> None:
         while not self._ended.is_set():
-            batch = [each for each in self._consumer.consume(1000, 0.1) if each.error() is None]
-            if batch:
-                newest = max(message.timestamp()[1] for message in batch)
-                self._arrivals.append((time.monotonic(), newest))
+            newest: dict[int, int] = {}
+            for message in self._consumer.consume(1000, 0.1):
+                if message.error() is None:
+                    part, sent_at = message.partition(), message.timestamp()[1]
+                    newest[part] = max(newest.get(part, 0), sent_at)
+            arrived_at = time.monotonic()
+            for part, sent_at in newest.items():
+                self._arrivals[part].append((arrived_at, sent_at))
 
 
 class Fleet:

@@ -2,16 +2,17 @@
 
 import contextlib
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import psycopg2
 
+from flead.settings import TRAINING_SCRIPT
 from flead.stack import processes
 from flead.stack.addresses import Addresses
 from flead.stack.flink_rest import FlinkClient
@@ -22,7 +23,7 @@ from flead.stack.supervision import NAME as SUPERVISOR
 from flead.storage import deployments
 from flead.storage.connection import connect
 from flead.storage.locks import Lock, hold
-from tests.conftest import NO_EVALUATIONS
+from tests.conftest import run_flead
 from tests.faults.load import Fleet, Follower
 
 WAIT_SECONDS = 300.0
@@ -61,14 +62,8 @@ class Stack:
 
     def up(self) -> None:
         """Bring it up as a user does."""
-        ended = subprocess.run(
-            [self.home.python("tools"), "-m", "flead.cli", "up"],
-            env=NO_EVALUATIONS | os.environ | self.home.variables,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert ended.returncode == 0, ended.stderr
+        started = run_flead(self.home, "up")
+        assert started.returncode == 0, started.stderr
 
     # What it is made of
 
@@ -81,30 +76,65 @@ class Stack:
         [found] = [each for each in self.members(service) if each.name() == "java"]
         return found
 
+    def processes_of_home(self) -> list[psutil.Process]:
+        """Return whatever runs for this home, but this process and its children.
+
+        Found by the variable that leads to the home, or by a working folder in it: not by what the
+        supervisor or the launcher know of.
+        """
+        own = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+        return [
+            each
+            for each in psutil.process_iter()
+            if each.pid not in own and _is_of_home(each, self.home)
+        ]
+
+    def scripts_that_submit(self) -> list[psutil.Process]:
+        """Wait until the JobManager runs the script of the training job, and return its process."""
+        found: list[psutil.Process] = []
+
+        def looked() -> list[psutil.Process]:
+            for each in self.members("flink-jobmanager"):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if str(TRAINING_SCRIPT) in each.cmdline():
+                        found.append(each)
+            return found
+
+        wait_until(looked, "the script of the job runs", poll_seconds=0.05)
+        return found
+
     def everything(self) -> list[psutil.Process]:
         """Return all processes, the supervisor first: it would start the others again."""
         return self.members(SUPERVISOR, *all_services(self.home), STREAM)
 
     # What is well
 
-    def training_runs(self) -> bool:
-        """Tell whether Flink runs the job of the active deployment."""
+    def training_goes_on_since(self, moment_ms: float) -> bool:
+        """Tell whether the active job has completed a checkpoint that began after a moment.
+
+        To run is not enough: Flink calls a job so until it misses the TaskManager's heartbeats.
+        """
         with connect(self.addresses.database_url) as connection, connection.cursor() as cursor:
             active = deployments.active(cursor)
-        if active is None:
+        flink = FlinkClient(self.addresses.flink_url)
+        if active is None or flink.job_state(active.job_id) != "RUNNING":
             return False
-        return FlinkClient(self.addresses.flink_url).job_state(active.job_id) == "RUNNING"
+        return any(
+            each["status"] == "COMPLETED" and each["trigger_timestamp"] > moment_ms
+            for each in flink.checkpoints(active.job_id)
+        )
 
     def airflow_is_well(self) -> bool:
         """Tell whether all of Airflow's parts report healthy."""
-        found = httpx.get(f"{self.addresses.airflow_url}/api/v2/monitor/health").json()
-        return all(part["status"] == "healthy" for part in found.values())
+        answer = httpx.get(f"{self.addresses.airflow_url}/api/v2/monitor/health")
+        parts = answer.raise_for_status().json().values()
+        return all(part["status"] == "healthy" for part in parts)
 
-    def round_began_since(self, moment_ms: float) -> bool:
-        """Tell whether a round that was opened after a moment has been completed."""
+    def version_was_made_since(self, moment_ms: float) -> bool:
+        """Tell whether a round that was opened after a moment has made a version."""
         statement = (
             "SELECT 1 FROM aggregation_rounds"
-            " WHERE opened_at > to_timestamp(%s) AND completed_at IS NOT NULL LIMIT 1"
+            " WHERE opened_at > to_timestamp(%s) AND version IS NOT NULL LIMIT 1"
         )
         return bool(self.query(statement, moment_ms / 1000))
 
@@ -159,6 +189,21 @@ class Stack:
         finally:
             connection.close()
 
+    @contextlib.contextmanager
+    def round_held_up(self) -> Iterator[None]:
+        """Wait until a round is open, and let it not be completed for the block."""
+
+        def is_open() -> bool:
+            return bool(self.query("SELECT 1 FROM aggregation_rounds WHERE state = 'open'"))
+
+        while True:
+            wait_until(is_open, "a round is open", poll_seconds=0.1)
+            with self.read_only("local_models"):
+                # It may have been completed before the table was.
+                if is_open():
+                    yield
+                    return
+
     def keep_down(self, service: str, seconds: float) -> None:
         """Kill a server, whose supervisor cannot start it again for a while."""
         with frozen(self.members(SUPERVISOR)):
@@ -206,6 +251,16 @@ def answered(holds: Callable[[], object]) -> bool:
     try:
         return bool(holds())
     except (psycopg2.OperationalError, httpx.HTTPError):
+        return False
+
+
+def _is_of_home(process: psutil.Process, home: Home) -> bool:
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        leads_to_it = process.environ().get("FLEAD_HOME") == str(home.root)
+        return leads_to_it or Path(process.cwd()).is_relative_to(home.root)
+    except psutil.Error:
         return False
 
 

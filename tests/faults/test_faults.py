@@ -1,7 +1,5 @@
 """Whatever is broken under load, nothing is lost, nothing is there twice, and all goes on."""
 
-from collections.abc import Callable
-
 import pytest
 
 from flead.contracts.simulation import FEATURES
@@ -12,6 +10,7 @@ from tests.accounting import (
 )
 from tests.faults.conftest import Aftermath, Recovery, chosen
 from tests.faults.invariants import assert_all_hold
+from tests.faults.load import ROWS_PER_SECOND
 from tests.faults.stack import Stack
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(1200)]
@@ -23,6 +22,7 @@ LONGEST_WAIT_SECONDS = 60.0
 def test_everything_is_well_again_after(broken: Recovery, stack: Stack) -> None:
     assert_all_hold(stack)
     # Transactions that were left open would keep readers waiting.
+    assert broken.longest_wait_seconds is not None
     assert broken.longest_wait_seconds < LONGEST_WAIT_SECONDS, broken
 
 
@@ -38,9 +38,7 @@ def test_each_bad_message_is_one_dead_letter(aftermath: Aftermath) -> None:
     assert_dead_letters_are_the_rejected(aftermath.letters, aftermath.telemetry.rejected)
 
 
-def test_rows_were_sent_all_the_time(
-    aftermath: Aftermath, record_property: Callable[[str, object], None]
-) -> None:
-    record_property("messages of aborted transactions", aftermath.aborted)
+def test_rows_were_sent_all_the_time(aftermath: Aftermath) -> None:
+    seconds = 20 * len(aftermath.recoveries)
 
-    assert len(aftermath.telemetry.rows) > 20_000 * len(aftermath.recoveries)
+    assert len(aftermath.telemetry.rows) > ROWS_PER_SECOND * seconds

@@ -180,6 +180,7 @@ def poison() -> list[tuple[Topic, bytes]]:
         changed(weights=[float("nan")] * INPUTS),
         changed(version=10**30),
         changed(version=0),
+        changed(version=2**63 - 1),
         changed(standardizer=msgspec.structs.replace(model.standardizer, mean=[0.0])),
         changed(status="winning"),
         changed(weights=[0.123456789] * (MESSAGE_BYTES // 16)),

@@ -637,6 +637,21 @@ class TestVersionsThatAreTakenBack:
         assert left_out == {"status": "not_evaluated", "reason": "rolled_back"}
 
 
+def test_a_fleet_without_labels_is_known_by_its_updates_and_its_rows_are_not_read(evaluating):
+    on = evaluating(["w"])
+    on.send([Row("labelled in vain", [1.0], 1)])
+    on.store(1, [1.0, 0.0, 0.0, 0.0, 0.0], UNIT, {})
+    on.open_round(7)
+    on.remember(7, [("elsewhere", 0, [0], UNIT)])
+    on.query("UPDATE local_models SET rows_labelled = 0 RETURNING device_id")
+
+    with pytest.raises(NothingDueError, match="no row of the last 50 rounds had a label"):
+        on.plan()
+
+    on.query("UPDATE local_models SET rows_labelled = 1 RETURNING device_id")
+    assert on.plan().due_versions == [1]
+
+
 def test_rows_without_labels_are_no_evaluation(evaluating):
     on = evaluating(["u"])
     on.send([Row("unlabelled", [float(number)], None) for number in range(5)])

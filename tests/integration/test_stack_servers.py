@@ -51,6 +51,17 @@ def test_the_broker_is_set_for_transactions_of_days_and_makes_no_topic_by_itself
     assert settings["num.partitions"].value == "4"
 
 
+def test_sql_asks_the_database_of_flead_as_its_owner(flead, stack_home, postgres_server):
+    answer = flead(stack_home, "sql", "SELECT current_database(), current_user, 6 * 7")
+    refused = flead(stack_home, "sql", "SELECT no_such_column")
+
+    assert answer.returncode == 0, answer.stderr
+    cells = [cell.strip() for cell in answer.stdout.splitlines()[2].split("|")]
+    assert cells == ["flead", "flead", "42"]
+    assert refused.returncode == 1
+    assert 'column "no_such_column" does not exist' in refused.stderr
+
+
 def test_postgres_has_a_database_for_airflow_and_one_for_flead(postgres_server):
     owners = query(
         postgres_server,

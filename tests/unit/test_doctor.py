@@ -118,6 +118,12 @@ def test_an_environment_whose_python_is_gone_is_to_be_made_anew(home):
     assert found.fix == f"delete {home.envs / 'airflow'}, then `flead prepare`"
 
 
+def test_the_environment_of_the_browser_needs_no_python(home):
+    (home.envs / "web").mkdir(parents=True)
+
+    assert "environment web" not in wrong(installation.environments(home))
+
+
 def test_secrets_that_others_can_read_are_wrong(home):
     home.secrets_file.write_text("{}")
     home.secrets_file.chmod(0o644)

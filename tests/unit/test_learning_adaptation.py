@@ -25,9 +25,18 @@ from tests.unit.test_learning_trainer import FEATURES, by_device, model, stream
 RATE = Hyperparameters().learning_rate
 
 
-def fleet(current=None, revision=4, state=TrainingState.RUN, trials=(), **settings):
+def fleet(
+    current=None,
+    revision=4,
+    state=TrainingState.RUN,
+    trials=(),
+    fleet_revision=None,
+    **settings,
+):
     settings = {"window_rows": 20} | settings
-    control = TrainingControl(revision, Hyperparameters(**settings), list(trials), state)
+    control = TrainingControl(
+        revision, Hyperparameters(**settings), list(trials), state, fleet_revision
+    )
     return FleetState(current, None, control)
 
 
@@ -114,17 +123,41 @@ def test_windows_without_labels_move_no_rate_and_rest_no_device():
     assert {update.status for update in updates} == {UpdateStatus.TRAINING}
 
 
-def test_a_new_revision_begins_at_the_fleets_rate_and_a_trial_leaves_the_rate_alone():
+def test_other_hyperparameters_begin_at_the_fleets_rate():
     trainer, _ = trained(4000)
-    everyone = Trial("all", 1.0, Hyperparameters(window_rows=20, learning_rate=RATE))
-    on_trial = fleet(revision=5, trials=[everyone])
 
     before, after = next_rates(trainer), next_rates(trainer, fleet(revision=5))
-    trainer.process(stream(4000, devices=2, first_offset=20_000), 0, on_trial)
-    tried = next_rates(trainer, on_trial, first_offset=30_000)
 
     assert all(rate != 1.0 for rate in before.values())
-    assert set(after.values()) == set(tried.values()) == {1.0}
+    assert set(after.values()) == {1.0}
+
+
+def test_a_trial_is_at_its_own_rate_and_leaves_that_of_the_device_as_it_was():
+    trainer, _ = trained(4000)
+    everyone = Trial("all", 1.0, Hyperparameters(window_rows=20, learning_rate=RATE))
+    on_trial = fleet(revision=5, trials=[everyone], fleet_revision=4)
+
+    before = next_rates(trainer)
+    tried = trainer.process(stream(4000, devices=2, first_offset=20_000), 0, on_trial).updates
+    after = next_rates(trainer, fleet(revision=6, fleet_revision=4), first_offset=30_000)
+
+    assert all(rate != 1.0 for rate in before.values())
+    assert {update.learning_rate for update in tried} == {RATE}
+    assert {update.hyperparameters_revision for update in tried} == {5}
+    assert after == pytest.approx(before, rel=0.2)
+
+
+def test_devices_without_a_trial_keep_their_rate_while_others_try():
+    trainer, _ = trained(4000)
+    nobody = Trial("none", 0.0, Hyperparameters(learning_rate=1.0))
+
+    before = next_rates(trainer)
+    while_others_try = fleet(revision=5, trials=[nobody], fleet_revision=4)
+    updates = trainer.process(stream(4000, devices=2, first_offset=20_000), 0, while_others_try)
+
+    for name, mine in by_device(updates.updates).items():
+        assert {u.learning_rate for u in mine} == {mine[0].learning_rate}
+        assert mine[0].learning_rate / RATE == pytest.approx(before[name], rel=0.2)
 
 
 def test_a_paused_fleet_moves_no_rate():

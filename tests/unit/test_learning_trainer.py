@@ -223,6 +223,23 @@ def test_models_of_another_feature_list_do_not_count():
     assert {update.candidate_metrics for update in updates} == {None}
 
 
+@pytest.mark.parametrize(
+    ("known", "version", "limit"),
+    [
+        ({}, 2**63 - 1, 1_000_000_000),
+        ({"current": 7}, 1_000_008, 1_000_007),
+        ({"current": 7, "candidate": 8}, 1_000_009, 1_000_008),
+    ],
+)
+def test_a_version_that_would_shut_out_all_later_ones_is_implausible(known, version, limit):
+    state = fleet(**{name: model(number) for name, number in known.items()})
+
+    with pytest.raises(ValueError, match=f"version {version} is implausible: at most {limit} was"):
+        state.check_plausible(model(version))
+
+    assert state.check_plausible(model(limit)) is None
+
+
 def test_a_candidate_is_scored_beside_the_global_model_but_not_trained():
     plain, _ = run([stream(300)], fleet(model(3)))
     updates, _ = run([stream(300)], fleet(model(3), model(4, 0.5)))

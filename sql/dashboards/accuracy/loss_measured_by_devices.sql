@@ -1,9 +1,10 @@
 SELECT
-    coalesce(promoted_at, created_at) AS time,
-    global_loss AS log_loss
+    time_bucket(%(interval)s::INTERVAL, coalesce(promoted_at, created_at)) AS time,
+    sum(metrics_log_loss_sum) / sum(metrics_rows)::DOUBLE PRECISION AS log_loss
 FROM federated_models
 WHERE
     feature_schema = %(feature_schema)s
     AND metrics_rows > 0
     AND coalesce(promoted_at, created_at) BETWEEN %(time_from)s AND %(time_to)s
-ORDER BY time;
+GROUP BY 1
+ORDER BY 1;

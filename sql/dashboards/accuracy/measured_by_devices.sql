@@ -1,12 +1,14 @@
--- Each point is a version, at the time of its publication, as devices measured it before training.
+-- Versions by the time of their publication, as devices measured them before training.
 SELECT
-    coalesce(promoted_at, created_at) AS time,
-    global_accuracy AS accuracy,
-    greatest(metrics_tp + metrics_fn, metrics_tn + metrics_fp)::DOUBLE PRECISION
-    / metrics_rows AS always_the_more_frequent_class
+    time_bucket(%(interval)s::INTERVAL, coalesce(promoted_at, created_at)) AS time,
+    sum(metrics_tp + metrics_tn)::DOUBLE PRECISION
+    / sum(metrics_rows)::DOUBLE PRECISION AS accuracy,
+    sum(greatest(metrics_tp + metrics_fn, metrics_tn + metrics_fp))::DOUBLE PRECISION
+    / sum(metrics_rows)::DOUBLE PRECISION AS always_the_more_frequent_class
 FROM federated_models
 WHERE
     feature_schema = %(feature_schema)s
     AND metrics_rows > 0
     AND coalesce(promoted_at, created_at) BETWEEN %(time_from)s AND %(time_to)s
-ORDER BY time;
+GROUP BY 1
+ORDER BY 1;

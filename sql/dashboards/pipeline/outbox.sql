@@ -1,10 +1,10 @@
--- What has not left for Kafka yet.
+-- What has not left for Kafka yet, and is to leave.
 SELECT
     topic,
-    CASE WHEN is_quarantined THEN 'quarantined' ELSE state END AS state,
+    state,
     count(*) AS messages,
     min(created_at) AS oldest
 FROM outbox
-WHERE state <> 'published'
-GROUP BY topic, is_quarantined, state
+WHERE state = 'ready' OR (state = 'held' AND NOT is_quarantined)
+GROUP BY topic, state
 ORDER BY oldest;

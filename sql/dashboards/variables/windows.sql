@@ -1,4 +1,9 @@
-SELECT DISTINCT window_seconds
-FROM stream_analysis_results
-WHERE window_start >= now() - INTERVAL '1 day'
-ORDER BY window_seconds;
+-- The longest first: it has the fewest rows.
+SELECT DISTINCT result.window_seconds
+FROM stream_analysis_results AS result
+WHERE
+    result.window_start >= (
+        SELECT max(newest.window_start) - INTERVAL '15 minutes'
+        FROM stream_analysis_results AS newest
+    )
+ORDER BY result.window_seconds DESC;

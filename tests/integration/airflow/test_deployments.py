@@ -53,6 +53,7 @@ PARAMS = {
     "ditto_pull": 0.5,
     "parallelism": 3,
     "checkpoint_interval_seconds": 2,
+    "devices": None,
     "fresh": False,
     "resume": False,
 }
@@ -213,6 +214,13 @@ class TestNewDeployment:
         assert name == "--training-config"
         assert msgspec.json.decode(value, type=TrainingDeployment) == CONFIGURATION
         assert (submission.parallelism, submission.savepoint_path) == (3, None)
+
+    @pytest.mark.parametrize(("devices", "seconds"), [(None, 5.0), (240_700, 60.0)])
+    def test_without_an_interval_it_is_chosen_for_the_fleet(self, deploy, devices, seconds):
+        submission = deploy("a", checkpoint_interval_seconds=None, devices=devices)
+
+        configuration = msgspec.json.decode(submission.arguments[1], type=TrainingDeployment)
+        assert configuration.checkpoint_interval_seconds == seconds
 
     def test_opened_twice_is_one_attempt(self, servers, deploy):
         assert deploy("a") == deploy("a")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+from structlog.testing import capture_logs
 
 from flead_airflow.flink.errors import (
     FlinkDuplicateJobError,
@@ -213,9 +214,11 @@ class TestSubmission:
     def test_that_a_user_ends_is_cancelled_in_flink(self, hook, job_id, tiny_job):
         trigger = defer(submission(job_id, tiny_job))
 
-        asyncio.run(trigger.on_kill())
+        with capture_logs() as said:
+            asyncio.run(trigger.on_kill())
 
         assert wait_until_ended(hook, job_id) is JobStatus.CANCELED
+        assert "because a user ended its task" in str(said)
 
     def test_whose_worker_is_told_to_end_is_cancelled_in_flink(self, hook, job_id, tiny_job):
         operator = submission(job_id, tiny_job)
@@ -293,12 +296,15 @@ class TestSavepoint:
         first = operator.trigger_id("dag", "run", "task", -1, 1)
         assert defer(operator).trigger_id != first
 
-    def test_whose_task_a_user_ends_goes_on_and_says_so(self, hook, running, caplog):
+    def test_whose_task_a_user_ends_goes_on_and_says_so(self, hook, running):
         trigger = defer(operator_of(FlinkSavepointOperator, running))
 
-        asyncio.run(trigger.on_kill())
+        with capture_logs() as said:
+            asyncio.run(trigger.on_kill())
 
-        assert f"the savepoint of job {running} was asked for and goes on" in caplog.text
+        assert [each["log_level"] for each in said] == ["warning"]
+        assert "goes on in Flink" in said[0]["event"]
+        assert running in str(said[0])
         [event] = events_of(trigger)
         assert event["savepoint_path"] is not None
 

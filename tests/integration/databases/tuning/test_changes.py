@@ -1,7 +1,7 @@
 """The life of a change, from its trials to the watch; each step may be lost and repeated."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -72,6 +72,30 @@ class TestTrials:
 
         assert (again.status, again.trial_started_at) == (DecisionStatus.TRYING, START)
 
+    def test_leave_the_rest_of_the_fleet_the_rates_that_it_has(self, tried):
+        judge(tried)
+
+        began, ended = tried.control(2), tried.control(3)
+        assert (began.unchanged_since, ended.unchanged_since) == (1, 1)
+        assert ended.hyperparameters == began.hyperparameters
+
+    @pytest.mark.parametrize(
+        ("rates", "first"), [((0.01, 0.02, 0.04), 0.02), ((0.00625, 0.00625, 0.05), 0.0015625)]
+    )
+    def test_begin_with_the_rate_that_devices_have_moved_to_or_would_if_they_could(
+        self, stuck, rates, first
+    ):
+        now = datetime.now(UTC)
+        for device, rate in zip(DEVICES, rates, strict=False):
+            stuck.send(device, now - timedelta(seconds=60), loss=0.5, revision=1, learning_rate=9.0)
+            stuck.send(device, now, loss=0.5, revision=1, learning_rate=rate)
+        stuck.send(DEVICES[9], now, loss=0.5, revision=1, learning_rate=9.0, trial="1-1")
+
+        proposed = propose(stuck)
+
+        tried = [trial.hyperparameters for trial in proposed.trials]
+        assert tried[0] == Hyperparameters(learning_rate=first)
+
     def test_are_over_when_rounds_have_read_what_was_sent_until_their_end(self, tried):
         def due(at):
             return is_due(tried.database_url, tried.settings, 2, at)
@@ -107,6 +131,7 @@ class TestJudgement:
         sent = tried.control(3)
         assert sent.hyperparameters == adopted.hyperparameters == adopted.trials[1].hyperparameters
         assert sent.trials == []
+        assert sent.unchanged_since == 3
         judgement = adopted.evidence["judgement"]
         assert judgement["winner"] == "2-2"
         # Every device has the same outcome in its cohort: 0.3 - 0.5, and 0 of the control.
@@ -121,7 +146,9 @@ class TestJudgement:
         rejected = judge(tried)
 
         assert (rejected.status, rejected.settled_at) == (DecisionStatus.REJECTED, END)
-        assert tried.controls()[-1] == msgspec.structs.replace(tried.control(1), revision=3)
+        assert tried.controls()[-1] == msgspec.structs.replace(
+            tried.control(1), revision=3, fleet_revision=1
+        )
 
     def test_too_few_devices_end_the_trials_without_a_judgement(self, tried):
         tried.send("device-000", DURING, loss=0.5, revision=2)

@@ -1,4 +1,4 @@
-"""Rows of days on which everything ran: what Airflow keeps of its runs, and FLEAD of its rounds."""
+"""What Airflow keeps of the runs of days on which every DAG ran."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -6,21 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from benchmarks.versions import model_of
-from flead.contracts.messages import (
-    ClosedBy,
-    LabelSource,
-    LocalUpdate,
-    Moments,
-    UpdateStatus,
-)
-from flead.contracts.schema import feature_schema, input_names
-from flead.contracts.simulation import FEATURES
-from flead.contracts.topics import Topic
-from flead.storage import models, updates
 from flead.storage.connection import Cursor, connect
-from flead.storage.models import StoredModel
-from flead.storage.updates import ReadUpdate
 
 MINUTE: Final = timedelta(minutes=1)
 RUNS_EVERY: Final = {
@@ -58,6 +44,8 @@ def fill_airflow(
             _fill_runs(cursor, dag_id, every, days)
             for task in tasks[dag_id]:
                 _fill_tasks(cursor, dag_id, task["task_id"], task["operator_name"])
+        # Otherwise the planner takes the tables that are joined now for empty.
+        cursor.execute("ANALYZE dag_run, task_instance")
         cursor.execute(
             """
             INSERT INTO xcom (dag_run_id, task_id, map_index, key, dag_id, run_id, value, timestamp)
@@ -135,120 +123,6 @@ def _fill_tasks(cursor: Cursor, dag_id: str, task_id: str, operator: str) -> Non
             "operator": operator,
             "state": "skipped" if task_id in SKIPPED else "success",
         },
-    )
-
-
-def fill_flead(database_url: str, days: float, devices: int) -> dict[str, int]:
-    """Write a round, its version, its updates and a reading for each minute; return rows by table.
-
-    Parameters
-    ----------
-    devices
-        Updates of each round.
-    """
-    made = int(days * 24 * 60)
-    with connect(database_url) as connection, connection.cursor() as cursor:
-        cursor.execute(
-            """
-            INSERT INTO aggregation_rounds (
-                round, state, start_offsets, end_offsets, updates, dead_letters, accepted, rejected,
-                version, dag_run_id, opened_at, attempted_at, completed_at
-            )
-            SELECT
-                n, 'aggregated', '{"0": 0}', '{"0": 1}', %(devices)s, 0, %(devices)s, '{}', n,
-                'run-' || n, at, at, at + '5 s'
-            FROM (
-                SELECT n, now() - (%(made)s - n) * INTERVAL '1 minute' AS at
-                FROM generate_series(1, %(made)s) AS n
-            ) AS made
-            """,
-            {"made": made, "devices": devices},
-        )
-        stored = StoredModel(model_of(1), {}, {0: 1}, 0, "", "0" * 64)
-        models.insert_model(cursor, stored)
-        updates.insert_updates(cursor, 1, [_update()])
-        _repeat(cursor, "federated_models", made - 1, {"version": "n + 1", "parent_version": "n"})
-        _repeat(
-            cursor,
-            "local_models",
-            made * devices - 1,
-            {
-                "kafka_offset": "n",
-                "device_id": f"'device-' || n % {devices}",
-                "aggregation_round": f"1 + n / {devices}",
-                "status": "'accepted'",
-                "kafka_timestamp": f"now() - ({made} - n / {devices}) * INTERVAL '1 minute'",
-            },
-        )
-        models.advance_head(cursor, feature_schema(FEATURES), None, made)
-        cursor.execute(
-            """
-            INSERT INTO training_health (
-                created_at, dag_run_id, job_state, positions, deploying, healing, verdict, reasons
-            )
-            SELECT
-                now() - (%(made)s - n) * INTERVAL '1 minute', 'run-' || n, 'RUNNING',
-                '{"committed": {}, "ends": {}}', '{}', '{}', 'healthy', '[]'
-            FROM generate_series(1, %(made)s) AS n
-            """,
-            {"made": made},
-        )
-        tables = ("aggregation_rounds", "federated_models", "local_models", "training_health")
-        counts = {table: _count(cursor, table) for table in tables}
-    _analyze(database_url, tables)
-    return counts
-
-
-def _update() -> ReadUpdate:
-    inputs = len(input_names(FEATURES))
-    moments = Moments([1_000.0] * inputs, [0.123456789] * inputs, [1_000.0] * inputs)
-    update = LocalUpdate(
-        device_id="device",
-        model_version=1,
-        base_version=0,
-        feature_schema=feature_schema(FEATURES),
-        trained=True,
-        status=UpdateStatus.TRAINING,
-        samples_processed=13,
-        weights=[0.123456789] * inputs,
-        intercept=0.0,
-        moments=moments,
-        global_metrics=None,
-        candidate_metrics=None,
-        personalized_metrics=None,
-        accuracy=None,
-        rows=13,
-        rows_labelled=13,
-        rows_pseudo_labelled=0,
-        label_source=LabelSource.LABEL,
-        input_partition=0,
-        first_offset=0,
-        last_offset=12,
-        offset_sum=78,
-        window_start=0,
-        window_end=1,
-        closed_by=ClosedBy.TIME,
-        learning_rate=0.05,
-        hyperparameters_revision=1,
-        trial=None,
-        timestamp=2,
-    )
-    return ReadUpdate(Topic.LOCAL_UPDATES, 0, 0, 0, update)
-
-
-def _repeat(cursor: Cursor, table: str, times: int, changes: Mapping[str, str]) -> None:
-    """Write the one row of a table again, with expressions of `n`, 1 to `times`, for columns."""
-    cursor.execute(
-        "SELECT column_name FROM information_schema.columns"
-        " WHERE table_name = %s AND table_schema = 'public' AND is_generated = 'NEVER'"
-        " ORDER BY ordinal_position",
-        (table,),
-    )
-    columns = [name for (name,) in cursor.fetchall()]
-    values = ", ".join(changes.get(name, name) for name in columns)
-    cursor.execute(
-        f"INSERT INTO {table} ({', '.join(columns)})"  # noqa: S608 - names of this module
-        f" SELECT {values} FROM {table} CROSS JOIN generate_series(1, {times}) AS n"
     )
 
 
