@@ -28,9 +28,8 @@ PARAMETERS: Final = {
 }
 """What Grafana replaces before it sends a query, by the parameter's name in the files.
 
-Macros: https://grafana.com/docs/grafana/latest/datasources/postgres/query-editor/; the format
-`sqlstring` quotes and escapes:
-https://grafana.com/docs/grafana/latest/dashboards/variables/variable-syntax/
+Macros: https://grafana.com/docs/grafana/latest/datasources/postgres/; the format `sqlstring` quotes
+and escapes: https://grafana.com/docs/grafana/latest/dashboards/variables/variable-syntax/
 """
 
 
