@@ -21,7 +21,7 @@ test: export FLEAD_QUICK := 1
 test: prepare ## run the tests: all but lengthy ones, of the kills only that of everything at once
 	@# Tests against servers wait more than they work: suites go side by side.
 	@$(MAKE) --no-print-directory --jobs 3 --output-sync=target \
-		test-integration test-airflow test-spark test-unit
+		test-integration test-airflow test-spark test-browser test-unit
 	@$(MAKE) --no-print-directory test-system test-faults
 
 test-unit: prepare ## run the tests that need no server

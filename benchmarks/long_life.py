@@ -126,7 +126,7 @@ def run(options: Options, say: Say) -> LongLife:
             _database_mb(url) for url in (addresses.database_url, addresses.airflow_database_url)
         )
     limits = Limits()
-    beyond = _beyond(empty, filled, limits)
+    beyond = beyond_limits(empty, filled, limits)
     for line in beyond:
         say(f"beyond its limit: {line}")
     return LongLife(options, rows, database_mb, empty, filled, limits, beyond)
@@ -145,15 +145,14 @@ def _fill_flead(database_url: str, options: Options) -> dict[str, int]:
         return dict(cursor.fetchall())
 
 
-def _beyond(empty: Phase, filled: Phase, limits: Limits) -> list[str]:
+def beyond_limits(empty: Phase, filled: Phase, limits: Limits) -> list[str]:
+    """Name each limit that does not hold once the database is filled."""
     growth = filled.scheduler.loop_cpu_ms / empty.scheduler.loop_cpu_ms
     measured = {
         "scheduler loop, 95 %, ms": (filled.scheduler.loop_p95_ms, limits.scheduler_loop_p95_ms),
         "scheduler loop, growth": (growth, limits.scheduler_growth),
         **{name: (value, limits.page_median_ms) for name, value in filled.pages.items()},
-        **{
-            f"{name}, ms": (value, limits.query_median_ms) for name, value in filled.queries.items()
-        },
+        **{name: (value, limits.query_median_ms) for name, value in filled.queries.items()},
     }
     return [
         f"{name}: {value:.4g}, not {limit:g}"

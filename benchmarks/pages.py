@@ -175,11 +175,11 @@ def _devices(
     search: str = "", status: str = "", sort: str = "worst", first_row: int = 0
 ) -> Queries:
     """Return what the list of devices asks; -1 for the first row of the last page."""
-    asked = {
-        "search": search, "status": status, "sort": sort, "direction": -1, "silence": SILENCE,
-        "max_rows": PAGE_ROWS, "first_row": first_row,
-    }  # fmt: skip
-    return [("fleet", {"silence": SILENCE}), ("devices", asked)]
+    asked = {"search": search, "status": status, "silence": SILENCE}
+    window = {"sort": sort, "direction": -1, "max_rows": PAGE_ROWS, "first_row": first_row}
+    # The fleet is counted by status; a search counts what it finds.
+    counted = [("devices_found", asked)] if search else []
+    return [("fleet", {"silence": SILENCE}), *counted, ("devices", asked | window)]
 
 
 def _device(place: Place, reach: timedelta) -> Queries:

@@ -105,6 +105,10 @@ class Fleet:
         How many there are, from 0 o'clock of the first day on; a multiple of `BLOCK_MINUTES`.
     start_ms, end_ms
         Where they begin and end.
+    talents
+        How much better models do on devices than their skill: a few that stand for all.
+    label_share
+        Share of the rows that are labelled as anomalies.
     """
 
     def __init__(self, size: Size) -> None:
@@ -129,6 +133,8 @@ class Fleet:
         self._talent = random.normal(0.0, 0.2, size.devices)
         # Some devices are like no other: the fleet's model does badly on them.
         self._talent -= 1.2 * random.binomial(1, ODD_SHARE, size.devices)
+        self.talents = np.quantile(self._talent, np.linspace(0.005, 0.995, 100))
+        self.label_share = 0.7 * float(self.attacked_share.mean()) + 0.01
         self.tuning = Tuning(self.minutes, size.devices)
         self._cohorts: dict[int, Integers] = {}
         self.learning_rate = 0.05 * random.lognormal(0.0, 0.3, size.devices)
@@ -212,11 +218,6 @@ class Fleet:
             + character.noise[devices] * z_score
         )
         return np.maximum(values, 0.0)
-
-    @property
-    def talents(self) -> Floats:
-        """How much better models do on devices than their skill: a few that stand for all."""
-        return np.quantile(self._talent, np.linspace(0.005, 0.995, 100))
 
     def z_scores(self, minute: int, is_anomalous: np.ndarray, devices: Integers) -> Floats:
         """Draw z-scores of readings, shape (rows, features): of anomalous ones one is extreme."""

@@ -171,7 +171,7 @@ def draw_counts(
     levels, at = np.unique(skill.round(2), return_inverse=True)
     talents = fleet.talents.tolist()
     accuracy = np.array([np.mean([normal.cdf(of + each) for of in talents]) for each in levels])[at]
-    positives = random.binomial(rows, 0.7 * float(fleet.attacked_share.mean()) + 0.01)
+    positives = random.binomial(rows, fleet.label_share)
     tp = random.binomial(positives, accuracy)
     tn = random.binomial(rows - positives, accuracy)
     return tp, rows - positives - tn, tn, positives - tp

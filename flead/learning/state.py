@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from flead.contracts.schema import INPUT_KINDS
 from flead.features.rolling import empty_history
 from flead.features.rows import Floats, Integers
-from flead.learning import drift, first_layout, plateau, rate, second_layout
+from flead.learning import decimals, drift, first_layout, plateau, rate, second_layout
 from flead.learning.pending import Columns, PendingRows
 
 MAGIC: Final = b"FLEADLT"
-STATE_VERSION: Final = 3
+STATE_VERSION: Final = 4
 """Version that is written; `from_bytes` also reads the ones before."""
+
+_SINCE_ADAPTATION: Final = 3
+"""First version that holds rate, progress, drift test and what the devices adopted."""
 
 _ALIGNMENT: Final = 8
 _PREFIX_BYTES: Final = len(MAGIC) + 1 + 4
@@ -112,6 +115,8 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True):
     features: list[str]
     devices: list[str]
     pending: Annotated[int, Meta(ge=0)]
+    decimals: list[int] | None = None
+    """Of each feature, where whole numbers are what the history is written as."""
 
 
 @dataclass(slots=True, eq=False)
@@ -144,15 +149,19 @@ class TrainerState:
     def to_bytes(self, features: Sequence[str]) -> bytes:
         """Encode the state: magic, version, header as msgpack, then each array's bytes.
 
-        Arrays are little-endian and 8-byte aligned; their shapes follow from the header.
+        Arrays are little-endian and 8-byte aligned; their shapes follow from the header. Version 4
+        writes the history as whole numbers of 4 bytes where they hold it exactly.
         """
         rows = self.pending.export()
+        history, *others = self.arrays.arrays()
+        packed = decimals.pack(history)
+        scale, history = (None, history) if packed is None else packed
         header = msgspec.msgpack.encode(
-            _Header(list(features), self.devices, pending=len(rows.label))
+            _Header(list(features), self.devices, pending=len(rows.label), decimals=scale)
         )
         prefix = MAGIC + bytes([STATE_VERSION]) + len(header).to_bytes(4, "little")
         padding = b"\0" * (-(len(prefix) + len(header)) % _ALIGNMENT)
-        arrays = [*self.arrays.arrays(), self.pending.count, *rows]
+        arrays = [history, *others, self.pending.count, *rows]
         return b"".join([prefix, header, padding, *(_buffer(array) for array in arrays)])
 
     @classmethod
@@ -172,6 +181,8 @@ class TrainerState:
             )
         devices, inputs = len(header.devices), len(features) * len(INPUT_KINDS)
         layout = _LAYOUTS[version](devices, len(features), header.pending)
+        if header.decimals is not None:
+            layout[0] = (layout[0][0], np.dtype("<i4"))
         size = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in layout)
         if len(data) != start + size:
             raise ValueError(f"the state has {len(data)} bytes, not {start + size}: it is damaged")
@@ -183,9 +194,11 @@ class TrainerState:
             arrays.append(np.frombuffer(content, dtype, count, position).reshape(shape))
             position += count * dtype.itemsize
         *of_devices, waiting = arrays[: -len(Columns._fields)]
+        if header.decimals is not None:
+            of_devices[0] = decimals.unpack(header.decimals, of_devices[0])
         if version == 1:
             of_devices = first_layout.converted(of_devices)
-        if version < STATE_VERSION:
+        if version < _SINCE_ADAPTATION:
             fresh = DeviceArrays.fresh(devices, len(features)).arrays()
             of_devices = second_layout.converted(of_devices, fresh)
         pending = PendingRows(devices, inputs)
@@ -221,7 +234,7 @@ def _layout(devices: int, features: int, pending: int) -> first_layout.Layout:
     return [(shape, dtype.newbyteorder("<")) for shape, dtype in shapes]
 
 
-_LAYOUTS: Final = {1: first_layout.layout, 2: second_layout.layout, STATE_VERSION: _layout}
+_LAYOUTS: Final = {1: first_layout.layout, 2: second_layout.layout, 3: _layout, 4: _layout}
 
 
 def _buffer(array: NDArray[Any]) -> memoryview:

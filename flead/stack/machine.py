@@ -14,6 +14,8 @@ from flead.stack.ports import HOST, Ports, is_free
 GIGABYTE = 1e9
 STACK_BYTES = 4.5 * GIGABYTE
 """The whole stack with a fleet of 2,407 devices at its peak: docs/performance.md."""
+ANALYSES_BYTES = 3.0 * GIGABYTE
+"""What Spark's analyses take besides."""
 SPARE_BYTES = 0.5 * GIGABYTE
 """What has to be left while the stack runs."""
 INSTALLED_BYTES = 5 * GIGABYTE
@@ -60,6 +62,9 @@ def judged_memory(available: float, *, is_running: bool) -> Finding:
         )
         need = f"{said}, and the whole stack takes {STACK_BYTES / GIGABYTE:.1f} GB"
         return Finding(AREA, "memory", Verdict.WRONG, need, fix)
+    if not is_running and available < STACK_BYTES + ANALYSES_BYTES:
+        need = f"{said}: enough for the stack, too little for Spark's analyses beside it"
+        return Finding(AREA, "memory", Verdict.NOTE, need, "`flead demo` without --with-analysis")
     return Finding(AREA, "memory", Verdict.OK, said)
 
 

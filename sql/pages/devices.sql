@@ -5,33 +5,42 @@ WITH newest AS (
     SELECT max(kafka_timestamp) - %(silence)s AS silent_before FROM device_status
 ),
 
+known AS (
+    SELECT
+        device.device_id,
+        device.log_loss,
+        device.accuracy,
+        device.global_accuracy,
+        device.learning_rate,
+        device.kafka_timestamp,
+        CASE
+            WHEN device.kafka_timestamp < newest.silent_before THEN 'silent'
+            ELSE device.training_status
+        END AS status
+    FROM device_status AS device
+    CROSS JOIN newest
+    WHERE %(search)s = '' OR strpos(lower(device.device_id), lower(%(search)s)) > 0
+),
+
 listed AS (
     -- No more than what is sorted by: of the rest, the page's own rows are enough.
     SELECT
-        device.device_id,
+        device_id,
+        status,
         CASE %(sort)s
-            WHEN 'worst' THEN device.log_loss + 1e6 * (device.training_status = 'drifting')::INTEGER
-            WHEN 'log_loss' THEN device.log_loss
-            WHEN 'accuracy' THEN device.accuracy
-            WHEN 'global_accuracy' THEN device.global_accuracy
-            WHEN 'learning_rate' THEN device.learning_rate
-            WHEN 'seen' THEN extract(EPOCH FROM device.kafka_timestamp)::DOUBLE PRECISION
+            WHEN 'worst' THEN log_loss + 1e6 * (status = 'drifting')::INTEGER
+            WHEN 'log_loss' THEN log_loss
+            WHEN 'accuracy' THEN accuracy
+            WHEN 'global_accuracy' THEN global_accuracy
+            WHEN 'learning_rate' THEN learning_rate
+            WHEN 'seen' THEN extract(EPOCH FROM kafka_timestamp)::DOUBLE PRECISION
         END * %(direction)s AS place
-    FROM device_status AS device
-    CROSS JOIN newest
-    WHERE
-        (%(search)s = '' OR strpos(lower(device.device_id), lower(%(search)s)) > 0)
-        AND CASE %(status)s
-            WHEN '' THEN TRUE
-            WHEN 'silent' THEN device.kafka_timestamp < newest.silent_before
-            ELSE
-                device.training_status = %(status)s
-                AND device.kafka_timestamp >= newest.silent_before
-        END
+    FROM known
+    WHERE %(status)s IN ('', status)
     ORDER BY
         place ASC NULLS LAST,
-        CASE WHEN %(sort)s = 'device' AND %(direction)s < 0 THEN device.device_id END DESC,
-        device.device_id ASC
+        CASE WHEN %(sort)s = 'device' AND %(direction)s < 0 THEN device_id END DESC,
+        device_id ASC
     LIMIT %(max_rows)s OFFSET %(first_row)s
 )
 
@@ -44,13 +53,9 @@ SELECT
     device.log_loss,
     device.global_accuracy,
     recent.anomalies,
-    CASE
-        WHEN device.kafka_timestamp < newest.silent_before THEN 'silent'
-        ELSE device.training_status
-    END AS status
+    listed.status
 FROM listed
 INNER JOIN device_status AS device ON listed.device_id = device.device_id
-CROSS JOIN newest
 LEFT JOIN LATERAL (
     SELECT count(*) AS anomalies
     FROM anomalies AS found

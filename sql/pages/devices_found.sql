@@ -8,10 +8,10 @@ FROM device_status AS device
 CROSS JOIN newest
 WHERE
     strpos(lower(device.device_id), lower(%(search)s)) > 0
-    AND CASE %(status)s
-        WHEN '' THEN TRUE
-        WHEN 'silent' THEN device.kafka_timestamp < newest.silent_before
-        ELSE
-            device.training_status = %(status)s
-            AND device.kafka_timestamp >= newest.silent_before
-    END
+    AND %(status)s IN (
+        '',
+        CASE
+            WHEN device.kafka_timestamp < newest.silent_before THEN 'silent'
+            ELSE device.training_status
+        END
+    )

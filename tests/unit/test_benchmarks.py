@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import pages
+from benchmarks import long_life, pages
 from benchmarks.batch_analysis import COUNTS, DAY, compare
 from benchmarks.day_archive import write_day
 from benchmarks.polars_day import analyse
@@ -103,3 +103,28 @@ def test_every_query_of_the_pages_is_measured():
     measured = {query for case in pages.cases().values() for query, _ in case(place)}
 
     assert measured == {file.stem for file in queries.DIRECTORY.glob("*.sql")}
+
+
+def phase(*, loop_ms, loop_cpu_ms, page_ms, query_ms):
+    return long_life.Phase(
+        long_life.Scheduler(100, loop_ms, loop_ms, loop_cpu_ms), {"page": page_ms}, {"q": query_ms}
+    )
+
+
+def test_a_long_life_within_its_limits_has_nothing_to_say():
+    empty = phase(loop_ms=900, loop_cpu_ms=10, page_ms=2_000, query_ms=500)
+    filled = phase(loop_ms=999, loop_cpu_ms=14.9, page_ms=999, query_ms=99)
+
+    assert long_life.beyond_limits(empty, filled, long_life.Limits()) == []
+
+
+def test_a_long_life_names_each_limit_that_does_not_hold():
+    empty = phase(loop_ms=20, loop_cpu_ms=10, page_ms=50, query_ms=1)
+    filled = phase(loop_ms=1_200, loop_cpu_ms=20, page_ms=1_500, query_ms=150)
+
+    assert long_life.beyond_limits(empty, filled, long_life.Limits()) == [
+        "scheduler loop, 95 %, ms: 1200, not 1000",
+        "scheduler loop, growth: 2, not 1.5",
+        "page: 1500, not 1000",
+        "q: 150, not 100",
+    ]

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from flead.contracts.messages import GlobalModel, Hyperparameters, TrainingControl
+from flead.features.rolling import RING_ROWS
 from flead.features.rows import RowBatch
+from flead.learning.decimals import pack, unpack
 from flead.learning.fleet import FleetState
 from flead.learning.state import STATE_VERSION
 from flead.learning.trainer import LocalTrainer
@@ -46,10 +48,53 @@ def test_a_trainer_without_devices_is_read_back():
     assert LocalTrainer.from_bytes(empty, FEATURES).to_bytes() == empty
 
 
+@pytest.mark.parametrize(
+    ("history", "decimals"),
+    [
+        ([21.37, -0.05, math.nan, 0.0], [2]),
+        ([1.0, 2_147_483_647.0, -2_147_483_647.0], [0]),
+        ([0.1 + 0.2], None),
+        ([2_147_483_648.0], None),
+        ([0.01, 30_000_000.0], None),
+        ([-0.0, 1.5], None),
+        ([1e300, 5e-324], None),
+        ([math.nan], [0]),
+    ],
+)
+def test_a_history_is_packed_where_whole_numbers_hold_it_to_the_last_bit(history, decimals):
+    values = np.array(history).reshape(1, 1, -1)
+
+    packed = pack(values)
+
+    assert (packed and packed[0]) == decimals
+    if packed is not None:
+        unpacked = unpack(*packed)
+        assert (unpacked.dtype, unpacked.tobytes()) == (values.dtype, values.tobytes())
+
+
+def test_readings_with_few_decimals_take_half_the_bytes():
+    def size(values):
+        trainer, rows = LocalTrainer(FEATURES), len(values)
+        offsets = np.arange(rows)
+        batch = RowBatch(
+            ["a"], np.zeros(rows, np.int32), np.zeros(rows, np.int32), offsets, offsets,
+            np.ones(rows), values.reshape(-1, 1),
+        )  # fmt: skip
+        trainer.process(batch, 0, FLEET)
+        state = trainer.to_bytes()
+        assert LocalTrainer.from_bytes(state, FEATURES).to_bytes() == state
+        return len(state)
+
+    drawn = np.random.default_rng(1).normal(20.0, 3.0, 150)
+
+    # The header says the decimals, in less than 8 bytes.
+    assert size(drawn) - size(drawn.round(2)) == pytest.approx(4 * RING_ROWS, abs=8)
+
+
 def test_another_version_is_refused_by_its_number(state):
     later = state[:7] + b"\x63" + state[8:]
 
-    with pytest.raises(ValueError, match="version 99, this code reads versions 1 to 3"):
+    with pytest.raises(ValueError, match="version 99, this code reads versions 1 to 4"):
         LocalTrainer.from_bytes(later, FEATURES)
 
 
@@ -58,9 +103,10 @@ def test_another_feature_list_is_refused_by_its_names(state):
         LocalTrainer.from_bytes(state, ["flow"])
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_a_state_of_an_earlier_version_goes_on_as_the_code_that_wrote_it_did(version):
-    recorded = json.loads((FIXTURES / f"trainer_state_v{version}.json").read_text())
+# The third is the second as the code of that time read it and wrote it again.
+@pytest.mark.parametrize(("version", "recording"), [(1, 1), (2, 2), (3, 2)])
+def test_a_state_of_an_earlier_version_goes_on_as_the_code_that_wrote_it_did(version, recording):
+    recorded = json.loads((FIXTURES / f"trainer_state_v{recording}.json").read_text())
     rows = recorded["rows"]
     names = sorted({row["device_id"] for row in rows})
     values = [[math.nan if v is None else v for v in row["values"]] for row in rows]
