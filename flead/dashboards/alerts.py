@@ -9,8 +9,8 @@ from grafana_foundation_sdk.models.alerting import RelativeTimeRange, Rule
 from grafana_foundation_sdk.models.dashboard import DataSourceRef
 
 from flead.dashboards.pipeline import PIPELINE_DASHBOARD
-from flead.dashboards.queries import SOURCE, Query
-from flead.health.rules import READING_SECONDS, READINGS_IN_A_ROW
+from flead.dashboards.queries import FRESH_SECONDS, SOURCE, Query
+from flead.health.rules import READING_SECONDS
 from flead.settings import Settings
 
 FOLDER: Final = "FLEAD"
@@ -64,12 +64,12 @@ def alerts(settings: Settings) -> list[Alert]:
             0,
             f"The newest readings break {VALUE} rules of the health gate.",
             f"The table of broken rules on the dashboard names them; {gate}",
-            lasting_seconds=READINGS_IN_A_ROW * int(READING_SECONDS),
+            lasting_seconds=int(FRESH_SECONDS),
         ),
         Alert(
             "no_reading",
             "Nobody looks at the training job",
-            READINGS_IN_A_ROW * READING_SECONDS,
+            FRESH_SECONDS,
             f"A job should run, and the health gate has not read it for {VALUE} seconds.",
             "Look whether monitor_training runs in Airflow: is it paused, does the scheduler live?",
             severity="critical",

@@ -39,7 +39,6 @@ def board(
     variables: Iterable[Variable] = (),
     events: tuple[str, str, str] | None = None,
     since: str = "now-24h",
-    refresh: str = "1m",
 ) -> Dashboard:
     """Return a dashboard whose panels are numbered and follow each other from left to right.
 
@@ -61,7 +60,7 @@ def board(
         .readonly()
         .tooltip(DashboardCursorSync.CROSSHAIR)
         .time(since, "now")
-        .refresh(refresh)
+        .refresh("1m")
         .link(
             dashboard.DashboardLink("FLEAD")
             .type(DashboardLinkType.DASHBOARDS)

@@ -20,6 +20,7 @@ from flead.dashboards.panels import (
     series,
     timeline,
 )
+from flead.dashboards.queries import FRESH_SECONDS
 from flead.settings import Settings
 
 PIPELINE_DASHBOARD = "flead-pipeline-health"
@@ -50,7 +51,9 @@ def pipeline_health(settings: Settings) -> Dashboard:
                 "One a minute while anything should run; an old one means that nobody looks.",
                 [
                     Column("verdict", "Verdict", colours=VERDICTS),
-                    Column("reading_age", "Read", SECONDS, decimals=0, limits=[(180, BAD)]),
+                    Column(
+                        "reading_age", "Read", SECONDS, decimals=0, limits=[(FRESH_SECONDS, BAD)]
+                    ),
                     Column("job_state", "Training job"),
                     Column("checkpoint_age", "Last checkpoint", SECONDS, limits=[(age, BAD)]),
                     Column("lag", "Oldest waiting row", SECONDS),

@@ -12,6 +12,8 @@ from flead.health.rules import INTERVALS, READING_SECONDS, READINGS_IN_A_ROW
 DIRECTORY: Final = Path(__file__).parents[2] / "sql" / "dashboards"
 SOURCE: Final = DataSourceRef(type_val="grafana-postgresql-datasource", uid="flead")
 """The data source of `grafana/provisioning/datasources/flead.yaml`."""
+FRESH_SECONDS: Final = READINGS_IN_A_ROW * READING_SECONDS
+"""Age of a reading from which it says nothing of now: none is written while nothing should run."""
 
 PARAMETERS: Final = {
     "time_from": "$__timeFrom()",
@@ -23,14 +25,12 @@ PARAMETERS: Final = {
     "window_seconds": "${window:sqlstring}",
     "typed": "'$__searchFilter'",
     "intervals": str(INTERVALS),
-    # an older reading says nothing of now: none is written while nothing should run
-    "fresh_seconds": f"{READINGS_IN_A_ROW * READING_SECONDS:g}",
+    "fresh_seconds": f"{FRESH_SECONDS:g}",
 }
 """What Grafana replaces before it sends a query, by the parameter's name in the files.
 
-Macros: https://grafana.com/docs/grafana/latest/datasources/postgres/query-editor/; the format
-`sqlstring` quotes and escapes:
-https://grafana.com/docs/grafana/latest/dashboards/variables/variable-syntax/
+Macros: https://grafana.com/docs/grafana/latest/datasources/postgres/; the format `sqlstring` quotes
+and escapes: https://grafana.com/docs/grafana/latest/dashboards/variables/variable-syntax/
 """
 
 

@@ -1,10 +1,11 @@
 """What Grafana sends to PostgreSQL for a query of a dashboard.
 
-First the browser replaces variables, then the server the interval and the macros:
-https://grafana.com/docs/grafana/latest/dashboards/variables/variable-syntax/ (`sqlstring`),
-`public/app/features/variables/legacyVariableQuery` (`$__searchFilter`, a `%` behind what is typed),
-`pkg/tsdb/grafana-postgresql-datasource/sqleng/sql_engine.go` (`Interpolate`) and `macros.go` of
-grafana/grafana. Only what the dashboards use is known here; anything else is an error.
+First the browser replaces variables, then the server the interval and the macros, as these say:
+https://grafana.com/docs/grafana/latest/dashboards/variables/variable-syntax/ (`sqlstring`), and in
+the repository grafana/grafana `packages/grafana-data/src/utils/variables.ts` (`$__searchFilter`: a
+`%` behind what is typed), `pkg/tsdb/grafana-postgresql-datasource/sqleng/sql_engine.go`
+(`Interpolate`) and, beside its folder, `macros.go`. Only what the dashboards use is known here;
+anything else is an error.
 """
 
 import re
@@ -25,7 +26,9 @@ class Context:
     def expand(self, sql: str) -> str:
         """Return the query as PostgreSQL gets it."""
         sql = re.sub(r"\$\{(\w+):sqlstring\}", lambda found: self._quoted(found[1]), sql)
-        sql = sql.replace("$__searchFilter", self.typed + "%").replace("$__interval", self.interval)
+        sql = sql.replace("$__searchFilter", self.typed.replace("'", "''") + "%").replace(
+            "$__interval", self.interval
+        )
         macros = {"$__timeFrom()": self.start, "$__timeTo()": self.end}
         for macro, moment in macros.items():
             text = moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
