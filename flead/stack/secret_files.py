@@ -61,7 +61,7 @@ def write_secret_files(folder: Path, env_file: Path) -> SecretFiles:
             names = sorted({*Credentials.__struct_fields__, *dict(_derived(credentials))})
             for name in names:
                 _own(folder / name, owner)
-            _set_variables(env_file, {USER_VARIABLE: str(owner), FOLDER_VARIABLE: str(folder)})
+            _set_variables(env_file, {USER_VARIABLE: str(owner), FOLDER_VARIABLE: f"'{folder}'"})
     except OSError as error:
         raise StackError(f"secrets cannot be written to {folder}: {error}") from error
     return SecretFiles(str(folder), names, sorted(written), str(env_file), owner)

@@ -39,7 +39,7 @@ def test_only_their_user_can_read_them_and_containers_run_as_that_user(folder, e
     for name in made.files:
         found = (folder / name).stat()
         assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o600, user), name
-    assert env_file.read_text() == f"FLEAD_UID={user}\nFLEAD_SECRETS={folder}\n"
+    assert env_file.read_text() == f"FLEAD_UID={user}\nFLEAD_SECRETS='{folder}'\n"
 
 
 def test_a_second_run_changes_nothing(folder, env_file):
@@ -58,7 +58,11 @@ def test_other_lines_of_the_environment_file_stay(folder, env_file):
     made = write_secret_files(folder, env_file)
 
     lines = env_file.read_text().splitlines()
-    assert lines == ["FLEAD_BIND=192.0.2.7", f"FLEAD_UID={made.user}", f"FLEAD_SECRETS={folder}"]
+    assert lines == [
+        "FLEAD_BIND=192.0.2.7",
+        f"FLEAD_UID={made.user}",
+        f"FLEAD_SECRETS='{folder}'",
+    ]
 
 
 def test_a_password_of_the_operator_is_kept_and_is_in_the_addresses(folder, env_file):
