@@ -23,6 +23,7 @@ EXPLANATIONS: dict[tuple[str, str], Callable[[Any], str]] = {
     ("flead.messaging.topics", "TopicLayoutError"): str,
     ("flead.contracts.dataspec", "DataSpecError"): str,
     ("flead.datasets.reading", "DatasetError"): str,
+    ("builtins", "PermissionError"): lambda error: f"{error}; see `flead doctor`",
     ("msgspec", "ValidationError"): lambda error: f"a value is not valid: {error}",
     ("psycopg2", "OperationalError"): lambda error: f"PostgreSQL: {error}; see `flead status`",
     ("confluent_kafka", "KafkaException"): lambda error: (

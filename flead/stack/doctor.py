@@ -38,14 +38,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
 
 def diagnose(home: Home, environ: Mapping[str, str] = os.environ) -> Diagnosis:
     """Look at everything, and change nothing."""
-    try:
-        services = stack_status(home).services if home.ports_file.exists() else []
-        unreadable: list[Finding] = []
-    except StackError as error:
-        # A file of the home was edited: each check that needs it would say the same.
-        services = []
-        fix = "correct the file, or begin anew with `flead down --wipe`"
-        unreadable = [Finding("home", "files", Verdict.WRONG, str(error), fix)]
+    services, unreadable = _services(home)
     running = {each.name for each in services if each.state != "stopped"}
     findings = [
         machine.system(),
@@ -67,6 +60,18 @@ def diagnose(home: Home, environ: Mapping[str, str] = os.environ) -> Diagnosis:
     return Diagnosis(not any(each.verdict is Verdict.WRONG for each in findings), findings)
 
 
+def _services(home: Home) -> tuple[list[ServiceStatus], list[Finding]]:
+    """Return the state of each server, or why it cannot be known."""
+    try:
+        return (stack_status(home).services if home.ports_file.exists() else []), []
+    except StackError as error:
+        # A file of the home was edited.
+        fix = "correct the file, or begin anew with `flead down --wipe`"
+        return [], [Finding("home", "files", Verdict.WRONG, str(error), fix)]
+    except OSError as error:
+        return [], [Finding("home", "files", Verdict.WRONG, str(error), _ownership(home))]
+
+
 def home_findings(home: Home) -> list[Finding]:
     """Judge who may do what with the folder of the stack."""
     if not home.root.exists():
@@ -74,13 +79,17 @@ def home_findings(home: Home) -> list[Finding]:
     owner = home.root.stat().st_uid
     if not os.access(home.root, os.R_OK | os.W_OK | os.X_OK):
         said = f"{home.root} belongs to user {owner} and cannot be written by user {os.geteuid()}"
-        fix = f"`sudo chown -R {os.geteuid()} {home.root}`, or set FLEAD_HOME to a folder of yours"
-        return [Finding("home", "folder", Verdict.WRONG, said, fix)]
+        return [Finding("home", "folder", Verdict.WRONG, said, _ownership(home))]
     return [
         Finding("home", "folder", Verdict.OK, str(home.root)),
         *_secrets(home),
         _database_account(home),
     ]
+
+
+def _ownership(home: Home) -> str:
+    """Say how the home becomes this user's."""
+    return f"`sudo chown -R {os.geteuid()} {home.root}`, or set FLEAD_HOME to a folder of yours"
 
 
 def _secrets(home: Home) -> list[Finding]:

@@ -1,5 +1,6 @@
 """Whether what the embedded stack runs from is installed, whole, and of which version."""
 
+import os
 import platform
 
 from flead.stack.environments import BOOTSTRAP, NAMES, WEB, is_complete
@@ -28,9 +29,9 @@ def _environment(home: Home, name: str) -> Finding:
     later = "`flead prepare`, or the next start, installs it"
     if not folder.exists():
         return Finding(AREA, subject, Verdict.NOTE, "is not installed yet", later)
-    if name != WEB and not home.python(name).exists():
+    if name != WEB and not os.access(home.python(name), os.X_OK):
         fix = f"delete {folder}, then `flead prepare`"
-        said = f"has no interpreter: the Python that it was made with is gone ({folder})"
+        said = f"{home.python(name)} cannot be run: the Python that made it is gone, or another's"
         return Finding(AREA, subject, Verdict.WRONG, said, fix)
     if not is_complete(home, name):
         return Finding(AREA, subject, Verdict.NOTE, "is not what its lock pins", later)

@@ -59,5 +59,13 @@ def test_kafka_says_what_failed():
     assert explanation(error) == "Kafka: 3/3 brokers are down; see `flead status`"
 
 
+def test_a_file_of_another_user_is_named():
+    error = PermissionError(13, "Permission denied", "/home/flead/ports.lock")
+
+    assert explanation(error) == (
+        "[Errno 13] Permission denied: '/home/flead/ports.lock'; see `flead doctor`"
+    )
+
+
 def test_a_defect_is_not_explained_away():
     assert explanation(KeyError("location")) is None

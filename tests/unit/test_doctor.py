@@ -146,6 +146,17 @@ def test_a_file_of_the_home_that_was_spoilt_is_named(home):
     assert str(home.ports_file) in found.said
 
 
+def test_a_file_of_the_home_that_cannot_be_opened_is_named(home):
+    home.ports_file.write_text("{}")
+    # Root may open what is another user's, but no folder as a file.
+    (home.run / "ports.lock").mkdir(parents=True)
+
+    found = wrong(diagnose(home, {}).findings)["files"]
+
+    assert str(home.run / "ports.lock") in found.said
+    assert str(home.root) in found.fix
+
+
 def test_folders_that_a_server_account_cannot_pass_are_named(tmp_path):
     closed = tmp_path / "closed"
     (closed / "data").mkdir(parents=True)
