@@ -44,7 +44,7 @@ def pack(values: Floats) -> tuple[list[int], Whole] | None:
 def unpack(decimals: Sequence[int], packed: Whole) -> Floats:
     """Return the values that `pack` was given."""
     scale = np.array([10.0**count for count in decimals])
-    values = packed / scale[np.newaxis, :, np.newaxis]
+    values: Floats = packed / scale[np.newaxis, :, np.newaxis]
     values[packed == MISSING] = np.nan
     return values
 
