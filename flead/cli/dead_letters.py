@@ -20,7 +20,13 @@ def dead_letters(
     ] = 1_000,
     json: Json = False,
 ) -> None:
-    """Show what was not processed, and why: counts by reason, and the newest with their places."""
+    """Show what was not processed, and why: counts by reason, and the newest with their places.
+
+    Prints a line for each reason of a topic, then the ten newest with topic, partition and offset;
+    with --json all that were looked at.
+
+    Example: `flead dead-letters --limit 100`
+    """
     import msgspec
 
     from flead.stack.addresses import Addresses

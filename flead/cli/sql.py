@@ -19,6 +19,10 @@ def sql(
     """Ask FLEAD's database with psql, and end with psql's exit status.
 
     The database is the embedded one, or that of FLEAD_DATABASE_URL.
+
+    Prints what psql prints; docs/reference/tables.md has the tables and their columns.
+
+    Example: `flead sql "SELECT version, status, global_loss FROM federated_models"`
     """
     from flead.stack.addresses import Addresses
     from flead.stack.postgres import run_psql
