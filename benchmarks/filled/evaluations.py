@@ -165,8 +165,9 @@ def _write_devices(cursor: Cursor, fleet: Fleet, history: History, run: Run) -> 
         )
         total = Scored(*(np.array([getattr(scored, name).sum()]) for name in Scored.__slots__))
         _write(cursor, fleet, run, np.array([version]), [FLEET], total)
-        versions = np.full(len(fleet), version)
-        _write(cursor, fleet, run, versions, fleet.names, scored)
+        if version in run.versions[-fleet.size.device_versions :]:
+            versions = np.full(len(fleet), version)
+            _write(cursor, fleet, run, versions, fleet.names, scored)
     _write_predictions(cursor, fleet, run, likely)
     _write_messages(cursor, fleet, run, scored, likely, rows.label)
 

@@ -49,10 +49,11 @@ class Size(msgspec.Struct, frozen=True):
     """How much is filled in.
 
     The last `recent_minutes` are complete. Of the time before, one block of five minutes every
-    `block_hours` has, of each device, its window of 300 s, its anomalies, its first sample and, in
-    the last week, its first update. Rounds, versions and readings of health are complete, and so
-    are evaluations of the fleet; the newest `device_evaluations` have the devices' figures and
-    predictions too. The daily analysis has the last `analysed_days` before today.
+    `block_hours`, and the one in which the last minutes begin, has, of each device, its window of
+    300 s, its anomalies, its first sample and, in the last week, its first update. Rounds, versions
+    and readings of health are complete, and so are evaluations of the fleet; the newest
+    `device_evaluations` have the devices' figures too, of the newest `device_versions`, and
+    predictions. The daily analysis has the last `analysed_days` before today.
 
     Parameters
     ----------
@@ -68,6 +69,7 @@ class Size(msgspec.Struct, frozen=True):
     recent_minutes: int = 30
     block_hours: int = 2
     device_evaluations: int = 3
+    device_versions: int = 20
     analysed_days: int = 2
     now: datetime | None = None
 
@@ -77,8 +79,8 @@ FULL: Final = Size(devices=2_407, days=30, recent_minutes=15, block_hours=12, an
 """The fleet of the demonstration, after a month."""
 
 LARGE: Final = Size(
-    devices=240_700, days=30, recent_minutes=5, block_hours=360, device_evaluations=1,
-    analysed_days=1,
+    devices=240_700, days=30, recent_minutes=1, block_hours=360, device_evaluations=1,
+    device_versions=2, analysed_days=1,
 )  # fmt: skip
 """A hundred times as many devices."""
 
@@ -148,19 +150,22 @@ class Fleet:
     @property
     def recent(self) -> range:
         """The minutes of which everything is stored."""
-        count = min(self.size.recent_minutes, self.minutes) // BLOCK_MINUTES * BLOCK_MINUTES
-        return range(self.minutes - count, self.minutes)
+        return range(self.minutes - min(self.size.recent_minutes, self.minutes), self.minutes)
 
     @property
     def blocks(self) -> list[int]:
-        """First minutes of the blocks that are stored of the time before, oldest first."""
-        return list(range(0, self.recent.start, self.size.block_hours * 60))
+        """First minutes of all blocks of which something is stored, oldest first."""
+        recent = self.recent.start // BLOCK_MINUTES * BLOCK_MINUTES
+        return [
+            *range(0, recent, self.size.block_hours * 60),
+            *range(recent, self.minutes, BLOCK_MINUTES),
+        ]
 
     @property
     def update_minutes(self) -> list[int]:
         """Minutes of which the updates are stored, oldest first."""
         kept = self.minutes - KEPT_UPDATES_MINUTES
-        return [*(first for first in self.blocks if first >= kept), *self.recent]
+        return sorted({*(first for first in self.blocks if first >= kept), *self.recent})
 
     def at_ms(self, minute: int) -> int:
         """Return when a minute begins."""

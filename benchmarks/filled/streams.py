@@ -42,9 +42,7 @@ def write_streams(cursor: Cursor, fleet: Fleet, history: History) -> Sums:
     """Write them; returns the sums of the accepted updates by the version that they scored."""
     writer = _Writer(cursor, fleet, history)
     for first in fleet.blocks:
-        writer.write_block(first, is_complete=False)
-    for first in fleet.recent[::BLOCK_MINUTES]:
-        writer.write_block(first, is_complete=True)
+        writer.write_block(first)
     writer.write_moments()
     return writer.sums
 
@@ -65,7 +63,7 @@ class _Writer:
         self._moments = [moments[each] for each in shared]
         self._update_minutes = frozenset(fleet.update_minutes)
 
-    def write_block(self, first: int, *, is_complete: bool) -> None:
+    def write_block(self, first: int) -> None:
         long_window = _Window(self._fleet)
         for minute in range(first, first + BLOCK_MINUTES):
             rows = self._fleet.rows(minute)
@@ -73,7 +71,7 @@ class _Writer:
             correctness = self._fleet.correctness(rows, float(skill_at(minute)))
             likely = probability(rows.label, correctness)
             long_window.add(rows, correctness, likely, slice(None))
-            is_first = minute == first
+            is_first, is_complete = minute == first, minute in self._fleet.recent
             if is_complete:
                 self._short_windows(minute, rows, correctness, likely, version)
             if minute in self._update_minutes:
