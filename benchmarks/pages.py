@@ -140,6 +140,7 @@ def _overview() -> Queries:
         ("control", {}),
         ("rounds", {"max_rows": 8}),
         ("attention", {"reach": WEEK}),
+        ("latest_anomalies", {"max_rows": 5}),
     ]
 
 

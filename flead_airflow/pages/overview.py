@@ -16,6 +16,7 @@ from flead_airflow.pages.rendering import PagesDep
 
 VERSIONS: Final = 200
 ROUNDS: Final = 8
+ANOMALIES: Final = 5
 REACH: Final = timedelta(hours=6)
 SLOT: Final = timedelta(minutes=2)
 
@@ -48,7 +49,7 @@ def gather(cursor: Cursor) -> dict[str, Any]:
         "control": row(cursor, "control"),
         "rounds": rows(cursor, "rounds", {"max_rows": ROUNDS}),
         "attention": attention(cursor, reading, fleet),
-        "versions": versions,
+        "anomalies": rows(cursor, "latest_anomalies", {"max_rows": ANOMALIES}),
         "accuracy": by_version("Accuracy by version", versions, "global_accuracy", "percent"),
         "loss": by_version("Log loss by version", versions, "global_loss", "decimals"),
         "flow": flow(readings),

@@ -138,6 +138,17 @@ class TestOverview:
         assert "1 evaluation in quarantine" in text
         assert "A tuning decision (revision 3) waits for an approval" in text
 
+    def test_leads_from_the_newest_anomalies_to_their_devices(self, fleet, viewer, read):
+        for number in range(7):
+            fleet.anomaly(f"pump {number}", at=number * MINUTE, offset=number)
+
+        page = viewer.get(f"{URL_PREFIX}/overview").text
+
+        links = re.findall(r'href="([^"]+)">pump \d</a>', page)
+        assert links[0] == f"{URL_PREFIX}/devices/pump%200?feature=speed"
+        assert len(links) == 5
+        assert "pump 1 speed +4.25 87.5 % 1 min ago" in read("overview")
+
     def test_a_gate_that_takes_no_readings_any_more_is_said_so(self, fleet, read):
         fleet.reading(at=20 * MINUTE)
 
