@@ -5,6 +5,7 @@ See https://airflow.apache.org/docs/apache-airflow/stable/stable-rest-api-ref.ht
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -21,6 +22,10 @@ STARTED = frozenset({"running", "deferred", "success", "failed"})
 
 class AirflowError(StackError):
     """Airflow refused a request, or a run did not end as it should."""
+
+
+class AirflowConflictError(AirflowError):
+    """What was to be made is there already."""
 
 
 def _is_transient(error: BaseException) -> bool:
@@ -80,7 +85,9 @@ class AirflowClient:
             self._http.headers["Authorization"] = f"Bearer {token.json()['access_token']}"
             response = self._http.request(method, path, **arguments)
         if response.is_client_error:
-            raise AirflowError(f"{method} {path}: HTTP {response.status_code}: {response.text}")
+            conflict = response.status_code == httpx.codes.CONFLICT
+            kind = AirflowConflictError if conflict else AirflowError
+            raise kind(f"{method} {path}: HTTP {response.status_code}: {response.text}")
         response.raise_for_status()
         return response.json()
 
@@ -104,6 +111,9 @@ class AirflowClient:
     def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
         """Start a run with Params and return its id.
 
+        The id is chosen here, so that a request whose answer came too late and that is repeated
+        starts no second run.
+
         Raises
         ------
         AirflowError
@@ -111,10 +121,14 @@ class AirflowClient:
         """
         if self.wait_for_dag(dag_id)["is_paused"]:
             raise AirflowError(f"{dag_id} is paused: let it run again on {self._url}/dags/{dag_id}")
-        run = self._request(
-            "POST", f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf}
-        )
-        return str(run["dag_run_id"])
+        run_id = f"manual__{datetime.now(UTC).isoformat()}"
+        runs = f"/api/v2/dags/{dag_id}/dagRuns"
+        body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
+        try:
+            self._request("POST", runs, json=body)
+        except AirflowConflictError:
+            self._request("GET", f"{runs}/{run_id}")
+        return run_id
 
     def page(self, dag_id: str, run_id: str) -> str:
         """Return the address of the page about a run."""

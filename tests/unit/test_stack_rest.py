@@ -3,6 +3,7 @@
 import http.server
 import json
 import threading
+from typing import ClassVar
 
 import pytest
 
@@ -66,3 +67,32 @@ def test_a_dag_that_is_paused_is_not_triggered(url):
         pytest.raises(AirflowError, match="daily_batch_analysis is paused: let it run again on "),
     ):
         airflow.trigger("daily_batch_analysis", {})
+
+
+class LateAnswer(Answer):
+    """Makes a run for each id, and fails to say so when it is first asked."""
+
+    made: ClassVar[list[str]] = []
+
+    def answer(self):
+        return {"is_paused": False, "state": "running"}
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        status = 409 if body["dag_run_id"] in self.made else 503
+        if status == 503:
+            self.made.append(body["dag_run_id"])
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+def test_a_run_whose_answer_got_lost_is_started_once():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), LateAnswer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with AirflowClient(f"http://127.0.0.1:{server.server_port}", "admin", "no") as airflow:
+            run_id = airflow.trigger("deploy_training", {})
+        server.shutdown()
+
+    assert LateAnswer.made == [run_id]
+    assert run_id.startswith("manual__")
