@@ -7,14 +7,12 @@ import numpy as np
 
 from flead.compiling import compiled
 from flead.features.rows import Floats
+from flead.learning.multiplier import LEAST, MOST
 
 MULTIPLIER, SLOPE, SIZE, WINDOWS = range(4)
 """Columns of a device's rate, of shape (devices, 4)."""
 
 FRESH: Final = np.array([1.0, 0.0, 0.0, 0.0])
-
-LEAST: Final = 1 / 8
-MOST: Final = 8.0
 
 
 class RateRule(NamedTuple):

@@ -24,9 +24,10 @@ from flead.learning.anomalies import describe_anomalies
 from flead.learning.cohorts import assign, cohorts_of
 from flead.learning.feedback import CUT, is_alarming
 from flead.learning.fleet import FleetState
+from flead.learning.multiplier import LEAST
 from flead.learning.pending import Columns, Indices
 from flead.learning.plateau import LOSS
-from flead.learning.rate import LEAST, MULTIPLIER
+from flead.learning.rate import MULTIPLIER
 from flead.learning.scoring import probability, score_rows
 from flead.learning.state import NO_DEADLINE, NO_PARTITION, TrainerState
 from flead.learning.updates import Occasion

@@ -12,7 +12,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 from flead.contracts.messages import Hyperparameters
-from flead.learning.rate import LEAST, MOST
+from flead.learning.multiplier import LEAST, MOST
 from flead.settings import TuningBounds
 from flead.tuning.bounds import clip
 

@@ -17,8 +17,9 @@ from flead.contracts.messages import (
 from flead.learning.adaptation import CLOSED_LOOP, OPEN_LOOP, Adaptation
 from flead.learning.drift import PageHinkley
 from flead.learning.fleet import FleetState
+from flead.learning.multiplier import LEAST, MOST
 from flead.learning.plateau import Patience
-from flead.learning.rate import FRESH, LEAST, MOST, MULTIPLIER, RateRule, follow_slope
+from flead.learning.rate import FRESH, MULTIPLIER, RateRule, follow_slope
 from flead.learning.trainer import LocalTrainer
 from tests.unit.test_learning_trainer import FEATURES, by_device, model, stream
 
