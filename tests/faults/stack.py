@@ -24,7 +24,7 @@ from flead.storage import deployments
 from flead.storage.connection import connect
 from flead.storage.locks import Lock, hold
 from tests.conftest import run_flead
-from tests.faults.load import Fleet, Follower
+from tests.faults.load import Fleet, Follower, Ledger
 
 WAIT_SECONDS = 300.0
 TASK_SECONDS = 1.0
@@ -33,7 +33,7 @@ TASK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Stack:
-    """A home whose servers run, with a fleet and a reader of its updates.
+    """A home whose servers run, with a fleet and readers of what it sends and what comes of it.
 
     Parameters
     ----------
@@ -45,6 +45,7 @@ class Stack:
     addresses: Addresses
     fleet: Fleet
     follower: Follower
+    ledger: Ledger
     has_stream: bool
 
     @property
