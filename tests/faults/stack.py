@@ -1,7 +1,6 @@
 """The stack under load: what it says of itself, and the ways to do it harm."""
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -78,12 +77,13 @@ class Stack:
         return found
 
     def processes_of_home(self) -> list[psutil.Process]:
-        """Return whatever runs for this home, but this process and its children.
+        """Return whatever runs for this home, but this process with its parents and children.
 
         Found by the variable that leads to the home, or by a working folder in it: not by what the
         supervisor or the launcher know of.
         """
-        own = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+        this = psutil.Process()
+        own = {each.pid for each in (this, *this.parents(), *this.children(recursive=True))}
         return [
             each
             for each in psutil.process_iter()
