@@ -24,23 +24,34 @@ Position = tuple[int, int]
 Message = TypeVar("Message")
 
 
-def chunks_of(properties: Mapping[str, str], topic: Topic) -> Iterator[list[Record]]:
-    """Yield the committed messages of a topic, each partition's in its order."""
-    start: Mapping[int, int] = {}
+def chunks_of(
+    properties: Mapping[str, str], topic: Topic, position: dict[int, int] | None = None
+) -> Iterator[list[Record]]:
+    """Yield the committed messages of a topic, each partition's in its order.
+
+    Parameters
+    ----------
+    position
+        The next offset of each partition, which is moved along; from the beginning by default.
+    """
+    position = {} if position is None else position
     while True:
-        reading = read_committed(properties, topic, start, CHUNK_MESSAGES)
+        reading = read_committed(properties, topic, position, CHUNK_MESSAGES)
+        position.update(reading.next_offsets)
         if not reading.records:
             return
         yield reading.records
-        start = reading.next_offsets
 
 
 def messages_of(
-    properties: Mapping[str, str], topic: Topic, kind: type[Message]
+    properties: Mapping[str, str],
+    topic: Topic,
+    kind: type[Message],
+    position: dict[int, int] | None = None,
 ) -> Iterator[Message]:
     """Yield the decoded messages of a topic."""
     decode = msgspec.json.Decoder(kind).decode
-    for records in chunks_of(properties, topic):
+    for records in chunks_of(properties, topic, position):
         yield from (decode(record.value or b"") for record in records)
 
 
@@ -69,21 +80,34 @@ class Judged:
     @classmethod
     def of(cls, properties: Mapping[str, str], features: Sequence[str]) -> "Judged":
         """Decode the topic as it is now."""
-        decoder = TelemetryDecoder(features)
-        messages, batches = 0, []
-        rejected: dict[Position, DeadLetterReason] = {}
-        for records in chunks_of(properties, Topic.TELEMETRY):
-            batch, letters = decoder.decode(
+        return Judge(properties, features).read_on()
+
+
+class Judge:
+    """Decodes the telemetry topic, each time from where it stopped before."""
+
+    def __init__(self, properties: Mapping[str, str], features: Sequence[str]) -> None:
+        self._properties = properties
+        self._decoder = TelemetryDecoder(features)
+        self._position: dict[int, int] = {}
+        self._messages = 0
+        self._batches: list[RowBatch] = []
+        self._rejected: dict[Position, DeadLetterReason] = {}
+
+    def read_on(self) -> Judged:
+        """Return what is made of all that the topic holds by now."""
+        for records in chunks_of(self._properties, Topic.TELEMETRY, self._position):
+            batch, letters = self._decoder.decode(
                 [record.key for record in records],
                 [record.value for record in records],
                 np.array([record.partition for record in records], np.int32),
                 np.array([record.offset for record in records]),
                 np.array([record.timestamp for record in records]),
             )
-            messages += len(records)
-            batches.append(batch)
-            rejected.update(((each.partition, each.offset), each.reason) for each in letters)
-        return cls(messages, joined(batches), rejected)
+            self._messages += len(records)
+            self._batches.append(batch)
+            self._rejected.update(((each.partition, each.offset), each.reason) for each in letters)
+        return Judged(self._messages, joined(self._batches), dict(self._rejected))
 
 
 def joined(batches: Sequence[RowBatch]) -> RowBatch:

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from flead.contracts.messages import Anomaly, LocalUpdate
-from flead.contracts.simulation import FEATURES
 from flead.contracts.topics import Topic, dead_letter_topic
 from flead.stack import streams, training
 from flead.stack.home import Home
 from tests.accounting import Judged, Letter, dead_letters, messages_of
 from tests.conftest import run_flead, start
 from tests.faults.catalogue import FAULTS, QUICK, Fault, small_disk
-from tests.faults.load import Fleet, Follower, messages_in
+from tests.faults.load import Fleet, Follower, Ledger, messages_in
 from tests.faults.stack import Stack, answered, wait_until
 
 IS_QUICK = bool(os.environ.get("FLEAD_QUICK"))
@@ -97,7 +96,8 @@ def stack(make_home: Callable[[], Home]) -> Iterator[Stack]:
         ending.callback(follower.stop)
         if not IS_QUICK:
             streams.deploy(addresses, dict(STREAM), say=lambda _: None)
-        made = Stack(home, addresses, fleet, follower, has_stream=not IS_QUICK)
+        ledger = Ledger({"bootstrap.servers": addresses.kafka_bootstrap})
+        made = Stack(home, addresses, fleet, follower, ledger, has_stream=not IS_QUICK)
         start_ms = time.time() * 1000
         wait_until(lambda: is_well(made, start_ms), "rounds follow each other")
         yield made
@@ -144,9 +144,9 @@ def aftermath(
 ) -> Aftermath:
     """Let the fleet end and all of its rows be trained, and read what there is."""
     stack.fleet.stop()
-    telemetry = Judged.of(stack.kafka, FEATURES)
+    telemetry = stack.ledger.telemetry()
     wait_until(
-        lambda: rows_in_windows(stack.kafka) >= len(telemetry.rows),
+        lambda: sum(each.rows for each in stack.ledger.updates()) >= len(telemetry.rows),
         "all rows are trained",
         poll_seconds=2,
     )
@@ -156,7 +156,7 @@ def aftermath(
         sum(messages_in(stack.kafka, topic, "read_uncommitted") for topic in OUTPUTS)
         - sum(messages_in(stack.kafka, topic, "read_committed") for topic in OUTPUTS),
         telemetry,
-        list(messages_of(stack.kafka, Topic.LOCAL_UPDATES, LocalUpdate)),
+        stack.ledger.updates(),
         list(messages_of(stack.kafka, Topic.ANOMALIES, Anomaly)),
         dead_letters(stack.kafka, Topic.TELEMETRY),
     )
@@ -167,10 +167,6 @@ def aftermath(
         " were cut off, which no reader got"
     )
     return found
-
-
-def rows_in_windows(kafka: dict[str, str]) -> int:
-    return sum(update.rows for update in messages_of(kafka, Topic.LOCAL_UPDATES, LocalUpdate))
 
 
 def is_well(stack: Stack, since_ms: float) -> bool:

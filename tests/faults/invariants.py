@@ -4,8 +4,6 @@ import os
 
 import psutil
 
-from flead.contracts.messages import LocalUpdate
-from flead.contracts.simulation import FEATURES
 from flead.contracts.topics import Topic
 from flead.messaging.reading import read_committed
 from flead.rounds.opening import CONSUMER
@@ -15,7 +13,7 @@ from flead.stack.supervision import NAME as SUPERVISOR
 from flead.storage import deployments
 from flead.storage.connection import connect
 from flead.storage.offsets import next_offsets
-from tests.accounting import Judged, assert_windows_account_for_rows, messages_of
+from tests.accounting import assert_windows_account_for_rows
 from tests.faults.stack import Stack
 
 
@@ -30,8 +28,9 @@ def assert_all_hold(stack: Stack) -> None:
 
 def assert_rows_are_in_windows(stack: Stack) -> None:
     """Each row until a device's last window is in one window; windows are consecutive."""
-    updates = list(messages_of(stack.kafka, Topic.LOCAL_UPDATES, LocalUpdate))
-    telemetry = Judged.of(stack.kafka, FEATURES)
+    # In this order: a row that an update covers was sent before it.
+    updates = stack.ledger.updates()
+    telemetry = stack.ledger.telemetry()
     assert_windows_account_for_rows(updates, telemetry.rows, to_the_end=False)
 
 

@@ -8,10 +8,13 @@ from itertools import pairwise
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+from flead.contracts.messages import LocalUpdate
+from flead.contracts.simulation import FEATURES
 from flead.contracts.topics import Topic
 from flead.messaging.client import assigned_consumer
 from flead.messaging.reading import offset_ranges
 from flead.stack.home import Home
+from tests.accounting import Judge, Judged, messages_of
 
 ROWS_PER_SECOND = 400
 FLEET = (
@@ -78,6 +81,25 @@ class Follower:
             arrived_at = time.monotonic()
             for part, sent_at in newest.items():
                 self._arrivals[part].append((arrived_at, sent_at))
+
+
+class Ledger:
+    """What the job was given and what it gave, read on each time from where it was read before."""
+
+    def __init__(self, kafka: dict[str, str]) -> None:
+        self._kafka = kafka
+        self._judge = Judge(kafka, FEATURES)
+        self._updates: list[LocalUpdate] = []
+        self._position: dict[int, int] = {}
+
+    def telemetry(self) -> Judged:
+        """Return what is to be made of all messages of the fleet so far."""
+        return self._judge.read_on()
+
+    def updates(self) -> list[LocalUpdate]:
+        """Return the committed updates so far."""
+        self._updates += messages_of(self._kafka, Topic.LOCAL_UPDATES, LocalUpdate, self._position)
+        return self._updates
 
 
 class Fleet:

@@ -1,7 +1,6 @@
 """The stack under load: what it says of itself, and the ways to do it harm."""
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from flead.storage import deployments
 from flead.storage.connection import connect
 from flead.storage.locks import Lock, hold
 from tests.conftest import run_flead
-from tests.faults.load import Fleet, Follower
+from tests.faults.load import Fleet, Follower, Ledger
 
 WAIT_SECONDS = 300.0
 TASK_SECONDS = 1.0
@@ -33,7 +32,7 @@ TASK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Stack:
-    """A home whose servers run, with a fleet and a reader of its updates.
+    """A home whose servers run, with a fleet and readers of what it sends and what comes of it.
 
     Parameters
     ----------
@@ -45,6 +44,7 @@ class Stack:
     addresses: Addresses
     fleet: Fleet
     follower: Follower
+    ledger: Ledger
     has_stream: bool
 
     @property
@@ -77,12 +77,13 @@ class Stack:
         return found
 
     def processes_of_home(self) -> list[psutil.Process]:
-        """Return whatever runs for this home, but this process and its children.
+        """Return whatever runs for this home, but this process with its parents and children.
 
         Found by the variable that leads to the home, or by a working folder in it: not by what the
         supervisor or the launcher know of.
         """
-        own = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+        this = psutil.Process()
+        own = {each.pid for each in (this, *this.parents(), *this.children(recursive=True))}
         return [
             each
             for each in psutil.process_iter()
