@@ -10,6 +10,7 @@ from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
 from airflow.api_fastapi.core_api.security import GetUserDep
 from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowNotFoundException
 from fastapi import Depends, HTTPException, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -60,7 +61,7 @@ class Pages:
                 context = gather(cursor)
         except (errors.UndefinedTable, errors.UndefinedColumn):
             return self._render("unprepared.html", section, {})
-        except (psycopg2.OperationalError, errors.QueryCanceled) as error:
+        except (psycopg2.OperationalError, AirflowNotFoundException) as error:
             return self._render("unreachable.html", section, {"error": str(error).strip()}, 503)
         return self._render(f"{context.pop('template', section)}.html", section, context)
 

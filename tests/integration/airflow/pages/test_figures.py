@@ -70,6 +70,14 @@ class TestNothingYet:
         assert "The database does not answer" in answer.text
         assert "wrong" not in answer.text
 
+    def test_a_connection_that_is_not_there_is_named(self, viewer, monkeypatch):
+        monkeypatch.delenv("AIRFLOW_CONN_FLEAD_DB", raising=False)
+
+        answer = viewer.get(f"{URL_PREFIX}/overview")
+
+        assert answer.status_code == 503
+        assert "flead_db" in answer.text
+
     @pytest.mark.parametrize("page", ["devices/none", "models/compare?a=1&b=2"])
     def test_what_there_is_not_is_not_found(self, page, fleet, viewer):
         answer = viewer.get(f"{URL_PREFIX}/{page}", headers={"Accept": "text/html"})
