@@ -20,7 +20,7 @@ PARAMETERS = {
     "direction": -1, "max_rows": 5, "first_row": 0,
 }  # fmt: skip
 NAMES = sorted(file.stem for file in queries.DIRECTORY.glob("*.sql"))
-SUMMARIES = {"attention", "device_end", "fleet", "models_count"}
+SUMMARIES = {"attention", "device_end", "devices_found", "fleet", "models_count"}
 """Have a row whatever there is."""
 
 
