@@ -28,7 +28,6 @@ REFUSED_RATE = 9.0
 DEVICES = 40
 ROWS = 4_000
 IMPATIENCE_SECONDS = 8.0
-A_WEEK_MS = 7 * 24 * 60 * 60 * 1_000
 
 REFUSING = """
 import json, runpy, sys
@@ -41,7 +40,7 @@ WITHOUT_CHECKPOINTS = """
 import json, runpy, sys
 configuration = json.loads(sys.argv[sys.argv.index("--training-config") + 1])
 is_new = configuration["hyperparameters"]["learning_rate"] == {rate}
-sys.argv = [{script!r}, *(["--checkpoint-ms", "{interval}"] if is_new else [])]
+sys.argv = [{script!r}, *(["--wait-for", {gate!r}] if is_new else [])]
 runpy.run_path({script!r}, run_name="__main__")
 """
 
@@ -198,9 +197,9 @@ class TestOfTheTrainingJob:
 class TestOfAJobThatDoesNotStartInTime:
     @pytest.fixture
     def first(self, redeploy, database_url, tiny_job, tmp_path, monkeypatch):
-        """Deploy a job that starts, by a script whose next one completes no checkpoint."""
+        """Deploy a job that starts, by a script whose next one waits for a file `gate`."""
         script = tmp_path / "job.py"
-        values = {"rate": REFUSED_RATE, "script": tiny_job, "interval": A_WEEK_MS}
+        values = {"rate": REFUSED_RATE, "script": tiny_job, "gate": str(tmp_path / "gate")}
         script.write_text(WITHOUT_CHECKPOINTS.format(**values))
         monkeypatch.setenv("FLEAD_TRAINING_SCRIPT", str(script))
         assert redeploy(parallelism=1).state == "success"
@@ -221,20 +220,21 @@ class TestOfAJobThatDoesNotStartInTime:
         assert "has not started: its time is over: " in told[0]
 
     def test_comes_back_from_the_checkpoint_that_the_new_one_completes_after_its_deadline(
-        self, redeploy, flink_hook, database_url, first, monkeypatch
+        self, redeploy, flink_hook, database_url, first, monkeypatch, tmp_path
     ):
         cancel = FlinkRestHook.cancel
 
         def cancel_late(hook, job_id):
             """Let the job complete its first checkpoint between its deadline and its end."""
             if not hook.job(job_id).state.ended:
-                wait_for(lambda: hook.job(job_id).runs_every_vertex)
                 assert hook.checkpoints(job_id).counts.completed == 0
-                wait_for(lambda: _checkpoint(hook, job_id))
+                (tmp_path / "gate").touch()
+                wait_for(lambda: hook.settled_checkpoints(job_id).counts.completed)
             cancel(hook, job_id)
 
         monkeypatch.setattr(FlinkRestHook, "cancel", cancel_late)
         run = redeploy(IMPATIENCE_SECONDS, learning_rate=REFUSED_RATE, parallelism=2)
+        monkeypatch.setattr(FlinkRestHook, "cancel", cancel)
 
         assert run.state == "failed"
         restored, failed, first = attempts(database_url)
@@ -260,10 +260,3 @@ class TestOfAJobThatDoesNotStartInTime:
         with connect(database_url) as connection, connection.cursor() as cursor:
             assert deployments.expected(cursor).job_id == first.job_id
         assert "should run and does not; monitor_training deploys it again" in told[0]
-
-
-def _checkpoint(hook, job_id):
-    """Ask for a checkpoint; tell whether one has completed."""
-    hook.get_conn().post(f"/jobs/{job_id}/checkpoints", json={"checkpointType": "FULL"})
-    time.sleep(1)
-    return hook.settled_checkpoints(job_id).counts.completed

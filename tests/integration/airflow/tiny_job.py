@@ -1,10 +1,13 @@
 """A PyFlink job with keyed Python state that starts in seconds; `--fail TEXT` raises instead.
 
+With `--wait-for FILE` no row passes, and so no checkpoint completes, before there is such a file.
 With `--break-at N` it fails when it has counted so far, again and again or, with `--no-restart`,
 once.
 """
 
 import argparse
+import time
+from pathlib import Path
 
 from pyflink.common import Configuration, Types
 from pyflink.datastream import StreamExecutionEnvironment
@@ -14,13 +17,16 @@ from pyflink.table import StreamTableEnvironment
 
 
 class Count(KeyedProcessFunction):
-    def __init__(self, break_at):
+    def __init__(self, break_at, wait_for):
         self.break_at = break_at
+        self.wait_for = wait_for
 
     def open(self, runtime_context: RuntimeContext):
         self.count = runtime_context.get_state(ValueStateDescriptor("count", Types.LONG()))
 
     def process_element(self, value, ctx):
+        while self.wait_for and not Path(self.wait_for).exists():
+            time.sleep(0.1)
         count = (self.count.value() or 0) + 1
         if count == self.break_at:
             raise ValueError(f"it was to break at {count}")
@@ -33,7 +39,7 @@ def main():
     parser.add_argument("--fail")
     parser.add_argument("--break-at", type=int)
     parser.add_argument("--no-restart", action="store_true")
-    parser.add_argument("--checkpoint-ms", type=int, default=500)
+    parser.add_argument("--wait-for")
     arguments = parser.parse_args()
     if arguments.fail:
         raise ValueError(arguments.fail)
@@ -41,7 +47,7 @@ def main():
     if arguments.no_restart:
         settings.set_string("restart-strategy.type", "none")
     environment = StreamExecutionEnvironment.get_execution_environment(settings)
-    environment.enable_checkpointing(arguments.checkpoint_ms)
+    environment.enable_checkpointing(500)
     tables = StreamTableEnvironment.create(environment)
     tables.execute_sql(
         "CREATE TEMPORARY TABLE numbers (n BIGINT)"
@@ -49,7 +55,7 @@ def main():
     )
     numbers = tables.to_data_stream(tables.from_path("numbers"))
     keyed = numbers.key_by(lambda row: row[0] % 4, key_type=Types.LONG())
-    keyed.process(Count(arguments.break_at), output_type=Types.LONG()).print()
+    keyed.process(Count(arguments.break_at, arguments.wait_for), output_type=Types.LONG()).print()
     environment.execute("tiny")
 
 
