@@ -6,7 +6,6 @@ Each function may run twice. The database holds the progress; Flink is asked wha
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -57,7 +56,7 @@ def configuration_of(
     names = [field.name for field in msgspec.structs.fields(Hyperparameters)]
     interval = params["checkpoint_interval_seconds"]
     if interval is None:
-        devices = params["devices"] or updates.active_devices(cursor, datetime.now(UTC))
+        devices = params["devices"] or updates.active_devices(cursor)
         interval = checkpoint_interval(devices)
         logger.info("A checkpoint every %g s, for %s devices", interval, f"{devices:,}")
     return msgspec.convert(

@@ -206,9 +206,14 @@ def has_labels(cursor: Cursor, feature_schema: str, reach_rounds: int) -> bool:
     """Tell whether a window of the newest rounds had a labelled row; without windows it may."""
     cursor.execute(
         """
-        SELECT coalesce(bool_or(rows_labelled > 0), TRUE) FROM local_models
-        WHERE feature_schema = %s
-            AND aggregation_round > (SELECT max(round) FROM aggregation_rounds) - %s
+        WITH recent AS NOT MATERIALIZED (
+            SELECT rows_labelled FROM local_models
+            WHERE feature_schema = %s
+                AND aggregation_round > (SELECT max(round) FROM aggregation_rounds) - %s
+        )
+        SELECT
+            EXISTS (SELECT 1 FROM recent WHERE rows_labelled > 0)
+            OR NOT EXISTS (SELECT 1 FROM recent)
         """,
         (feature_schema, reach_rounds),
     )

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -117,9 +116,15 @@ def record_status(cursor: Cursor, aggregation_round: int) -> None:
         SELECT DISTINCT ON (device_id)
             device_id, kafka_offset, kafka_timestamp, training_status, model_version, base_version,
             learning_rate, trial, local_models.rows, rows_labelled,
-            (own.tp + own.tn) / nullif(own.rows, 0), own.log_loss_sum / nullif(own.rows, 0),
+            (own.tp + own.tn) / nullif(own.rows, 0),
+            -- The quotient of a number that is almost none is an error in PostgreSQL.
+            CASE WHEN own.log_loss_sum > 1e-300 THEN own.log_loss_sum ELSE 0 * own.log_loss_sum END
+            / nullif(own.rows, 0),
             (global.tp + global.tn) / nullif(global.rows, 0),
-            global.log_loss_sum / nullif(global.rows, 0)
+            CASE
+                WHEN global.log_loss_sum > 1e-300 THEN global.log_loss_sum
+                ELSE 0 * global.log_loss_sum
+            END / nullif(global.rows, 0)
         FROM
             local_models,
             jsonb_to_record(coalesce(personalized_metrics, '{}')) AS own (
@@ -266,14 +271,16 @@ def record_newest_moments(cursor: Cursor, aggregation_round: int) -> None:
     )
 
 
-def active_devices(cursor: Cursor, now: datetime) -> int:
-    """Count the devices of which an update was accepted in the last day, whatever its features."""
+def active_devices(cursor: Cursor) -> int:
+    """Count the devices of the day before the newest accepted update, whatever its features.
+
+    Not of the last day: after a longer pause the fleet that comes back is as large as before.
+    """
     cursor.execute(
         """
         SELECT count(DISTINCT device_id) FROM device_moments
-        WHERE kafka_timestamp > %s - INTERVAL '1 day'
-        """,
-        (now,),
+        WHERE kafka_timestamp > (SELECT max(kafka_timestamp) FROM device_moments) - INTERVAL '1 day'
+        """
     )
     return int(cursor.fetchall()[0][0])
 

@@ -314,8 +314,10 @@ class TrainBucket(KeyedBroadcastProcessFunction):
 
     def process_broadcast_element(self, value: Row, ctx: Any) -> Iterator[Row]:
         topic, _, message, partition, offset, timestamp = value
+        # Outside: that the kept state cannot be read is no fault of the message.
+        fleet = self.fleet_state(ctx)
         try:
-            key = self.adopted_as(topic, message, self.fleet_state(ctx))
+            key = self.adopted_as(topic, message, fleet)
         except (ValueError, RecursionError) as error:
             self.rejected.inc()
             # Every subtask reads every broadcast message; one of them reports it.

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import psycopg2
 import pytest
 
@@ -93,6 +94,17 @@ class TestDeviceStatus:
         self.read(cursor, 2, self.update("a", 0, 2_000))
 
         assert self.known(cursor) == {"a": 0}
+
+    def test_a_loss_of_almost_nothing_stops_no_round(self, cursor):
+        smallest = 5e-324
+        metrics = msgspec.structs.replace(
+            example_update().personalized_metrics, rows=30, log_loss_sum=smallest
+        )
+
+        self.read(cursor, 1, self.update("a", 5, 1_000, personalized_metrics=metrics))
+
+        cursor.execute("SELECT log_loss FROM device_status")
+        assert cursor.fetchall() == [(0.0,)]
 
     def test_has_the_figures_of_its_window(self, cursor):
         update = self.update("a", 5, 1_000)

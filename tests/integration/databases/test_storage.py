@@ -267,15 +267,16 @@ class TestUpdates:
                 [Judgement(read_update(0, offset), JudgedAs.ACCEPTED) for offset in (1, 2)],
             )
 
-    def test_devices_are_active_for_a_day_after_their_last_accepted_update(self, cursor):
+    def test_devices_are_active_in_the_day_before_the_fleets_newest_accepted_update(self, cursor):
         def read(offset, device, schema, hours_ago):
-            sent = NOW - timedelta(hours=hours_ago)
+            # The fleet was away for a year.
+            sent = NOW - timedelta(days=365, hours=hours_ago)
             update = example_update(device_id=device, feature_schema=schema)
             return ReadUpdate(TOPIC, 0, offset, int(sent.timestamp() * 1000), update)
 
         open_round(cursor)
         judged = [
-            (read(1, "silent", "old", 25), JudgedAs.ACCEPTED),
+            (read(1, "silent", "old", 26), JudgedAs.ACCEPTED),
             (read(2, "a", "old", 23), JudgedAs.ACCEPTED),
             (read(3, "a", "new", 2), JudgedAs.ACCEPTED),
             (read(4, "b", "new", 1), JudgedAs.ACCEPTED),
@@ -284,7 +285,7 @@ class TestUpdates:
         judge(cursor, 1, judged)
         updates.record_newest_moments(cursor, 1)
 
-        assert updates.active_devices(cursor, NOW) == 2
+        assert updates.active_devices(cursor) == 2
 
     def test_the_newest_moments_of_each_device_are_those_of_its_last_accepted_update(self, cursor):
         def judged(number, updates_of_number):
