@@ -1,6 +1,7 @@
 """What figures on dashboards mean, on both databases: of which versions, and how they are made."""
 
 from datetime import UTC, datetime, timedelta
+from math import sqrt
 
 import pytest
 
@@ -64,3 +65,41 @@ def test_a_rejected_candidate_is_no_global_model(rejected, ask, query, figures):
     [row] = ask(query)
 
     assert {name: row[name] for name in figures} == pytest.approx(figures)
+
+
+def test_losses_that_fall_and_rise_by_the_same_factor_are_no_fall(cursor, ask):
+    for number, loss in enumerate((0.4, 0.2, 0.4), 1):
+        write_version(cursor, number, "promoted", 100, 100 * loss, 90)
+
+    [row] = ask("improvement/summary")
+
+    assert (row["versions"], row["improved"]) == (2, 0.5)
+    assert row["mean_loss_reduction"] == pytest.approx(0)
+
+
+def test_a_loss_of_nothing_has_no_factor(cursor, ask):
+    for number, loss in enumerate((0.4, 0.1, 0.0, 0.1), 1):
+        write_version(cursor, number, "promoted", 100, 100 * loss, 90)
+
+    [row] = ask("improvement/summary")
+
+    assert (row["versions"], row["improved"]) == (3, pytest.approx(2 / 3))
+    assert row["mean_loss_reduction"] == pytest.approx(0.75)
+
+
+def test_falls_of_the_loss_have_their_geometric_mean(cursor, ask):
+    for number, loss in enumerate((0.8, 0.4, 0.3), 1):
+        write_version(cursor, number, "promoted", 100, 100 * loss, 90)
+
+    [row] = ask("improvement/summary")
+
+    assert row["mean_loss_reduction"] == pytest.approx(1 - sqrt(0.5 * 0.75))
+
+
+def test_the_mean_of_ten_versions_counts_each_row_once(cursor, ask):
+    write_version(cursor, 1, "promoted", 900, 90.0, 800)
+    write_version(cursor, 2, "promoted", 100, 110.0, 80)
+
+    means = [row["mean_of_ten_versions"] for row in ask("improvement/loss_by_version")]
+
+    assert means == pytest.approx([0.1, 0.2])
