@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from flead.storage.copying import Jsonb
-from flead_airflow.pages import URL_PREFIX
+from flead_airflow.pages import URL_PREFIX, device
 from flead_airflow.pages.formats import NOTHING
 
 pytestmark = pytest.mark.servers
@@ -78,7 +78,7 @@ class TestNothingYet:
         assert answer.status_code == 503
         assert "flead_db" in answer.text
 
-    @pytest.mark.parametrize("page", ["devices/none", "models/compare?a=1&b=2"])
+    @pytest.mark.parametrize("page", ["devices/none", "devices/a%00b", "models/compare?a=1&b=2"])
     def test_what_there_is_not_is_not_found(self, page, fleet, viewer):
         answer = viewer.get(f"{URL_PREFIX}/{page}", headers={"Accept": "text/html"})
 
@@ -291,6 +291,19 @@ class TestDevice:
     def test_reaches_back_as_far_as_asked(self, pump, charts):
         assert len(charts("devices/pump-1?reach=6h")["z-scores"]["z-score"]) == 2
         assert "speed" in charts("devices/pump-1?reach=1h")["stream"]
+
+    def test_says_that_there_may_be_more_anomalies_than_it_draws(
+        self, pump, fleet, read, monkeypatch
+    ):
+        fleet.anomaly("pump-1", 36 * MINUTE, 11)
+        fleet.anomaly("pump-1", 37 * MINUTE, 12)
+        assert "Anomalies 3 in the 1h shown" in read("devices/pump-1")
+
+        monkeypatch.setattr(device, "ANOMALIES", 2)
+
+        text = read("devices/pump-1")
+        assert "Anomalies 2 or more in the 1h shown; the newest 2 are drawn" in text
+        assert "Anomalies, the newest 2 of 2 or more" in text
 
     def test_another_feature_is_drawn_when_asked_for(self, pump, charts):
         stream = charts("devices/pump-1?feature=pressure")["stream"]
