@@ -125,14 +125,14 @@ def record_status(cursor: Cursor, aggregation_round: int) -> None:
                 WHEN global.log_loss_sum > 1e-300 THEN global.log_loss_sum
                 ELSE 0 * global.log_loss_sum
             END / nullif(global.rows, 0)
-        FROM
-            local_models,
-            jsonb_to_record(coalesce(personalized_metrics, '{}')) AS own (
-                rows FLOAT8, log_loss_sum FLOAT8, tp FLOAT8, tn FLOAT8
-            ),
-            jsonb_to_record(coalesce(global_metrics, '{}')) AS global (
-                rows FLOAT8, log_loss_sum FLOAT8, tp FLOAT8, tn FLOAT8
-            )
+        FROM local_models
+        -- A window has no figures where its sums do not fit together.
+        LEFT JOIN LATERAL jsonb_to_record(coalesce(personalized_metrics, '{}')) AS own (
+            rows FLOAT8, log_loss_sum FLOAT8, tp FLOAT8, fp FLOAT8, tn FLOAT8, fn FLOAT8
+        ) ON own.tp + own.fp + own.tn + own.fn = own.rows
+        LEFT JOIN LATERAL jsonb_to_record(coalesce(global_metrics, '{}')) AS global (
+            rows FLOAT8, log_loss_sum FLOAT8, tp FLOAT8, fp FLOAT8, tn FLOAT8, fn FLOAT8
+        ) ON global.tp + global.fp + global.tn + global.fn = global.rows
         WHERE aggregation_round = %s
         ORDER BY device_id, kafka_timestamp DESC, kafka_offset DESC
         ON CONFLICT (device_id) DO UPDATE SET

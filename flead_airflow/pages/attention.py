@@ -10,7 +10,7 @@ from flead.storage.queries import Row, row
 
 REACH: Final = timedelta(days=7)
 STALE: Final = timedelta(minutes=5)
-"""The health gate takes a reading every minute."""
+"""The health gate takes a reading every minute; an older one says nothing of now."""
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -29,10 +29,15 @@ def attention(cursor: Cursor, reading: Row | None, fleet: Row | None) -> list[It
     return [*_of_health(reading), *_of_decisions(found), *_of_devices(fleet)]
 
 
+def is_stale(reading: Row) -> bool:
+    """Tell whether a reading of the health gate is too old to say anything of now."""
+    return bool(reading["age"] > STALE)
+
+
 def _of_health(reading: Row | None) -> list[Item]:
     if reading is None:
         return []
-    if reading["age"] > STALE:
+    if is_stale(reading):
         minutes = int(reading["age"].total_seconds() // 60)
         return [
             Item(

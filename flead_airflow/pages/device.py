@@ -26,6 +26,7 @@ POINTS: Final = 360
 SAMPLE: Final = timedelta(seconds=15)
 """Slot of `device_samples`."""
 ANOMALIES: Final = 500
+"""Drawn at most, the newest."""
 LISTED: Final = 15
 
 router = APIRouter()
@@ -44,6 +45,8 @@ def device(
 
 def gather(cursor: Cursor, device_id: str, reach: Reach, feature: str) -> dict[str, Any]:
     """Read what the page shows."""
+    if "\0" in device_id:
+        raise not_found("device with such a name")
     mine = {"device": device_id}
     known = row(cursor, "device", {**mine, "silence": SILENCE})
     end = (row(cursor, "device_end", mine) or {}).get("event_time")
@@ -67,6 +70,7 @@ def gather(cursor: Cursor, device_id: str, reach: Reach, feature: str) -> dict[s
         "feature": feature,
         "features": features,
         "anomalies": anomalies,
+        "are_all_drawn": len(anomalies) < ANOMALIES,
         "listed": LISTED,
         "stream": stream(feature, samples, anomalies, ends),
         "probability": probability(samples, anomalies, ends),

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 from flead.storage.connection import Cursor
 from flead.storage.queries import Row, row, rows
 from flead_airflow.pages import charts
-from flead_airflow.pages.attention import attention
+from flead_airflow.pages.attention import attention, is_stale
 from flead_airflow.pages.devices import SILENCE
 from flead_airflow.pages.rendering import PagesDep
 
@@ -45,6 +45,7 @@ def gather(cursor: Cursor) -> dict[str, Any]:
     return {
         "head": row(cursor, "head"),
         "reading": reading,
+        "is_stale": reading is not None and is_stale(reading),
         "fleet": fleet,
         "control": row(cursor, "control"),
         "rounds": rows(cursor, "rounds", {"max_rows": ROUNDS}),

@@ -10,14 +10,13 @@ from fastapi.responses import HTMLResponse
 from flead.storage.connection import Cursor
 from flead.storage.queries import Row, row, rows
 from flead_airflow.pages import charts, formats
+from flead_airflow.pages.attention import is_stale
 from flead_airflow.pages.devices import SILENCE
 from flead_airflow.pages.rendering import PagesDep
 
 DEPLOYMENTS: Final = 12
 REACH: Final = timedelta(hours=6)
 SLOT: Final = timedelta(minutes=2)
-STALE: Final = timedelta(minutes=5)
-"""The health gate takes a reading every minute; an older one says nothing of now."""
 SILENT_SHARE: Final = 0.05
 """Of the devices may be silent before the fleet is."""
 OF_STREAM: Final = "stream_"
@@ -95,7 +94,7 @@ def gather(cursor: Cursor) -> dict[str, Any]:
             ),
         ],
         "reading": reading,
-        "is_stale": reading is not None and reading["age"] > STALE,
+        "is_stale": reading is not None and is_stale(reading),
         "deployments": deployments,
         "checkpoints": of_job(readings, "Age of the newest checkpoint", "checkpoint_age_seconds"),
         "pressure": of_job(readings, "Back-pressure", "back_pressure_ratio"),
@@ -127,7 +126,7 @@ def telemetry(reading: Row | None) -> Part:
         ("dead letters/min", formats.rate(reading["dead_letters_per_minute"])),
     ]
     status = "bad" if reading["kafka_error"] else _of_rules(reading, ("lag", "dead_letters"))
-    return Part("edge-iiot-stream", "topic", status, facts)
+    return Part("edge-iiot-stream", "topic", _unless_stale(reading, status), facts)
 
 
 def training(reading: Row | None, deployments: list[Row]) -> Part:
@@ -136,7 +135,7 @@ def training(reading: Row | None, deployments: list[Row]) -> Part:
     link = "/dags/deploy_training"
     if reading is None or reading["job_state"] is None:
         status = "unknown" if active else "not deployed"
-        error = reading["flink_error"] if reading else None
+        error = reading["flink_error"] if reading and not is_stale(reading) else None
         facts = [("Flink", "does not answer")] if error else []
         return Part("Training job", "Flink", "bad" if error else status, facts, airflow=link)
     facts = [
@@ -241,11 +240,14 @@ def stream(deployment: Row | None, reading: Row | None, now: datetime) -> Part:
         ("took", formats.duration(deployment["seconds"])),
     ]  # fmt: skip
     state = deployment["state"]
-    if reading and reading["stream_state"] == "lost":
-        state = "lost"
-    rules = reading["reasons"] if reading else []
-    is_broken = any(each["rule"].startswith(OF_STREAM) for each in rules)
-    status = "bad" if is_broken else "ok" if state == "active" else state
+    if reading is None or is_stale(reading):
+        status = "unknown" if state == "active" else state
+    elif any(each["rule"].startswith(OF_STREAM) for each in reading["reasons"]):
+        status = "bad"
+    elif reading["stream_state"] == "lost":
+        status = "lost"
+    else:
+        status = "ok" if state == "active" else state
     return Part("Stream analysis", "Spark", status, facts, airflow=link)
 
 
@@ -279,4 +281,4 @@ def _of_rules(reading: Row, beginnings: tuple[str, ...]) -> str:
 
 
 def _unless_stale(reading: Row, status: str) -> str:
-    return "unknown" if reading["age"] > STALE else status
+    return "unknown" if is_stale(reading) else status

@@ -1,4 +1,5 @@
--- What a device's windows have measured before training, added up by slot.
+-- What a device's windows have measured before training, added up by slot; without those whose
+-- rejection speaks against their figures.
 SELECT
     time_bucket(%(slot)s, window_end) AS slot_start,
     max(window_end) AS window_end,
@@ -20,5 +21,8 @@ WHERE
     device_id = %(device)s
     AND kafka_timestamp > %(end)s - %(reach)s
     AND kafka_timestamp <= %(end)s
+    AND coalesce(reject_reason, '') NOT IN (
+        'unknown_schema', 'dimension', 'not_finite', 'implausible'
+    )
 GROUP BY time_bucket(%(slot)s, window_end)
 ORDER BY time_bucket(%(slot)s, window_end)

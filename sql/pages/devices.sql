@@ -62,7 +62,8 @@ LEFT JOIN LATERAL (
     WHERE
         found.device_id = listed.device_id
         AND found.event_time > (
-            SELECT max(latest.event_time) FROM anomalies AS latest
+            -- No later than now: one clock that is ahead is not the fleet's.
+            SELECT least(max(latest.event_time), now()) FROM anomalies AS latest
         ) - INTERVAL '1 hour'
 ) AS recent ON TRUE
 ORDER BY

@@ -1,4 +1,4 @@
--- The newest anomalies of the fleet.
+-- The newest anomalies of the fleet, without those of clocks that are far ahead.
 SELECT
     device_id,
     event_time,
@@ -6,5 +6,6 @@ SELECT
     z_score,
     probability
 FROM anomalies
+WHERE event_time <= now() + INTERVAL '1 hour'
 ORDER BY event_time DESC
 LIMIT %(max_rows)s

@@ -8,6 +8,7 @@ import pytest
 from flead.contracts.messages import DeadLetter, DeadLetterReason
 from flead.contracts.topics import Topic, dead_letter_topic
 from flead.messaging.producing import OutgoingMessage, produce
+from flead.messaging.reading import end_offsets
 from flead.messaging.topics import create_topics
 
 pytestmark = pytest.mark.servers
@@ -58,3 +59,30 @@ def test_the_newest_are_counted_by_reason_and_shown_with_their_places(flead, sta
         "07:06:40",
         "edge-iiot-stream/0/3 undeclared_feature: feature f3 is not declared",
     ] in lines
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"no JSON", b'{"topic": "\xff"}', b"{}"],
+    ids=["nothing", "text", "bytes", "{}"],
+)
+def test_what_is_no_dead_letter_is_listed_as_unreadable_with_its_place(
+    value, flead, stack_home, kafka
+):
+    properties = {"bootstrap.servers": kafka}
+    create_topics(properties)
+    topic = dead_letter_topic(Topic.CONTROL)
+    ends = end_offsets(properties, topic)
+    produce(properties, [OutgoingMessage(topic, b"0", value)])
+    [(partition, offset)] = ends.items() - end_offsets(properties, topic).items()
+
+    found = flead(stack_home, "dead-letters", "--json")
+
+    assert found.returncode == 0, found.stderr
+    listed = [
+        each
+        for each in json.loads(found.stdout)["letters"]
+        if (each["topic"], each["partition"], each["offset"]) == (topic, partition, offset)
+    ]
+    assert [each["reason"] for each in listed] == ["unreadable"]
+    assert listed[0]["detail"]

@@ -1,3 +1,4 @@
+-- Without updates whose rejection speaks against their figures.
 SELECT
     time_bucket(%(interval)s::INTERVAL, kafka_timestamp) AS time,
     sum((personalized_metrics ->> 'log_loss_sum')::DOUBLE PRECISION)
@@ -8,6 +9,9 @@ FROM local_models
 WHERE
     device_id = %(device)s
     AND rows_labelled > 0
+    AND coalesce(reject_reason, '') NOT IN (
+        'unknown_schema', 'dimension', 'not_finite', 'implausible'
+    )
     AND kafka_timestamp BETWEEN %(time_from)s AND %(time_to)s
 GROUP BY 1
 ORDER BY 1;

@@ -1,25 +1,37 @@
--- Each promoted version against the promoted version before it.
-WITH compared AS (
+-- Each promoted version against the promoted version before it. Losses are compared by their
+-- quotient, so a fall and the rise that undoes it make no change; one of nothing has no quotient.
+WITH measured AS (
     SELECT
         version,
         coalesce(promoted_at, created_at) AS published_at,
-        global_accuracy - lag(global_accuracy) OVER by_version AS accuracy_gain,
-        1 - global_loss / nullif(lag(global_loss) OVER by_version, 0) AS loss_reduction
+        global_accuracy,
+        global_loss,
+        CASE WHEN global_loss > 0 THEN ln(global_loss) END AS logarithm
     FROM federated_models
     WHERE
         feature_schema = %(feature_schema)s
         AND metrics_rows > 0
         AND status IN ('promoted', 'rolled_back')
+),
+
+compared AS (
+    SELECT
+        published_at,
+        global_accuracy - lag(global_accuracy) OVER by_version AS accuracy_gain,
+        (global_loss < lag(global_loss) OVER by_version)::INTEGER AS is_improved,
+        logarithm - lag(logarithm) OVER by_version AS change
+    FROM measured
     WINDOW by_version AS (ORDER BY version)
 )
 
 SELECT
-    count(loss_reduction) AS versions,
-    avg((loss_reduction > 0)::INTEGER)::DOUBLE PRECISION AS improved,
-    avg(loss_reduction) AS mean_loss_reduction,
+    count(is_improved) AS versions,
+    avg(is_improved)::DOUBLE PRECISION AS improved,
+    -- Beyond what exp() can tell there is nothing to see.
+    1 - exp(least(greatest(avg(change), -700), 700)) AS mean_loss_reduction,
     avg(accuracy_gain) AS mean_accuracy_gain
 FROM compared
 WHERE
-    loss_reduction IS NOT NULL
+    is_improved IS NOT NULL
     AND published_at BETWEEN %(time_from)s AND %(time_to)s
 HAVING count(*) > 0;

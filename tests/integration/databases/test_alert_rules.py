@@ -161,3 +161,34 @@ def test_a_message_that_does_not_leave_is_told_of(ask):
 
     assert ask("flead-unsent-messages", ready % "held") == 0
     assert ask("flead-unsent-messages", ready % "ready") > limit("flead-unsent-messages")
+
+
+def version(number, schema, status, ago):
+    return (
+        "INSERT INTO federated_models (version, parent_version, status, feature_schema,"  # noqa: S608 - of this file's own constants
+        " feature_names, strategy, options, weights, intercept, standardizer, num_devices,"
+        " num_updates, total_samples, input_offsets, hyperparameters_revision, artifact_path,"
+        " artifact_sha256, created_at)"
+        f" VALUES ({number}, {number - 1}, '{status}', '{schema}', '{{f}}', 'fedavg', '{{}}',"
+        " '{}', 0, '{}', 1, 1, 1, '{}', 1, 'a', repeat('0', 64),"
+        f" now() - INTERVAL '{ago}')"
+    )
+
+
+def test_a_candidate_that_is_not_decided_on_is_told_of(ask):
+    uid = "flead-undecided-candidate"
+
+    assert ask(uid, version(1, "old", "candidate", "10 seconds")) < limit(uid)
+    assert ask(
+        uid, "DELETE FROM federated_models", version(1, "old", "candidate", "1 day")
+    ) > limit(uid)
+    # an older version that is restored meanwhile changes nothing
+    assert ask(uid, version(2, "old", "promoted", "1 hour")) > limit(uid)
+
+
+def test_a_candidate_of_a_feature_list_that_was_given_up_is_not(ask):
+    uid = "flead-undecided-candidate"
+
+    given_up = version(1, "old", "candidate", "1 day")
+
+    assert ask(uid, given_up, version(2, "new", "promoted", "1 minute")) == 0

@@ -98,13 +98,28 @@ class TestDeviceStatus:
     def test_a_loss_of_almost_nothing_stops_no_round(self, cursor):
         smallest = 5e-324
         metrics = msgspec.structs.replace(
-            example_update().personalized_metrics, rows=30, log_loss_sum=smallest
+            example_update().personalized_metrics, log_loss_sum=smallest
         )
 
         self.read(cursor, 1, self.update("a", 5, 1_000, personalized_metrics=metrics))
 
         cursor.execute("SELECT log_loss FROM device_status")
         assert cursor.fetchall() == [(0.0,)]
+
+    def test_has_no_figures_of_sums_that_do_not_fit_together(self, cursor):
+        metrics = example_update().personalized_metrics
+        wrong = msgspec.structs.replace(metrics, tp=metrics.rows + 1)
+
+        self.read(
+            cursor, 1,
+            self.update("a", 5, 1_000, personalized_metrics=wrong, global_metrics=wrong),
+        )  # fmt: skip
+
+        cursor.execute(
+            "SELECT device_id, accuracy, log_loss, global_accuracy, global_log_loss"
+            " FROM device_status"
+        )
+        assert cursor.fetchall() == [("a", None, None, None, None)]
 
     def test_has_the_figures_of_its_window(self, cursor):
         update = self.update("a", 5, 1_000)
@@ -134,3 +149,26 @@ class TestDeviceStatus:
 
         cursor.execute("SELECT accuracy, log_loss, global_accuracy FROM device_status")
         assert cursor.fetchall() == [(None, None, None)]
+
+
+@pytest.mark.parametrize(
+    ("reason", "windows"),
+    [
+        (None, 1),
+        ("norm", 1),
+        ("unknown_schema", 0),
+        ("dimension", 0),
+        ("not_finite", 0),
+        ("implausible", 0),
+    ],
+)
+def test_a_window_counts_unless_its_rejection_speaks_against_its_figures(cursor, reason, windows):
+    found = TestDeviceStatus.update("pump-1", 5, 1_000)
+    TestDeviceStatus.read(cursor, 1, found)
+    status = "accepted" if reason is None else "rejected"
+    cursor.execute("UPDATE local_models SET status = %s, reject_reason = %s", (status, reason))
+    end = datetime.fromtimestamp(1, UTC)
+
+    drawn = queries.rows(cursor, "device_updates", PARAMETERS | {"end": end})
+
+    assert len(drawn) == windows

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from flead.storage.copying import Jsonb
-from flead_airflow.pages import URL_PREFIX
+from flead_airflow.pages import URL_PREFIX, device
 from flead_airflow.pages.formats import NOTHING
 
 pytestmark = pytest.mark.servers
@@ -78,7 +78,7 @@ class TestNothingYet:
         assert answer.status_code == 503
         assert "flead_db" in answer.text
 
-    @pytest.mark.parametrize("page", ["devices/none", "models/compare?a=1&b=2"])
+    @pytest.mark.parametrize("page", ["devices/none", "devices/a%00b", "models/compare?a=1&b=2"])
     def test_what_there_is_not_is_not_found(self, page, fleet, viewer):
         answer = viewer.get(f"{URL_PREFIX}/{page}", headers={"Accept": "text/html"})
 
@@ -160,8 +160,22 @@ class TestOverview:
     def test_a_gate_that_takes_no_readings_any_more_is_said_so(self, fleet, read):
         fleet.reading(at=20 * MINUTE)
 
-        assert "The health gate took its last reading 20 minutes ago" in read("overview")
+        text = read("overview")
+
+        assert "The health gate took its last reading 20 minutes ago" in text
+        assert "Rows a second 516 read 20 min ago" in text
+        assert "Updates a second 40.1 read 20 min ago" in text
+        assert "Lag 2.5 s read 20 min ago" in text
         assert "not read any more" in read("pipeline")
+
+    def test_a_clock_that_is_ahead_does_not_hide_the_anomalies_of_others(self, fleet, read):
+        fleet.anomaly("ahead", at=timedelta(days=-365), offset=1)
+        fleet.anomaly("pump-1", at=MINUTE, offset=2)
+
+        text = read("overview")
+
+        assert "pump-1 speed" in text
+        assert "ahead" not in text
 
     def test_shows_the_newest_hyperparameters_and_rounds(self, fleet, read):
         for revision, rate in enumerate((0.05, 0.0125), 1):
@@ -256,6 +270,13 @@ class TestDevices:
 
         assert "a training 87.5 % 0.3457 80.0 % 2 0.0375 3 min ago" in read("devices")
 
+    def test_a_clock_that_is_ahead_does_not_end_the_hour_of_others(self, fleet, read):
+        fleet.device("a", at=3 * MINUTE)
+        fleet.anomaly("a", at=10 * MINUTE, offset=1)
+        fleet.anomaly("ahead", at=timedelta(days=-365), offset=2)
+
+        assert "a training 90.0 % 0.2500 80.0 % 1 0.05 3 min ago" in read("devices")
+
     def test_a_name_is_shown_as_text_and_leads_to_its_page(self, fleet, viewer):
         fleet.device("plant/line <b>&1</b>")
 
@@ -291,6 +312,19 @@ class TestDevice:
     def test_reaches_back_as_far_as_asked(self, pump, charts):
         assert len(charts("devices/pump-1?reach=6h")["z-scores"]["z-score"]) == 2
         assert "speed" in charts("devices/pump-1?reach=1h")["stream"]
+
+    def test_says_that_there_may_be_more_anomalies_than_it_draws(
+        self, pump, fleet, read, monkeypatch
+    ):
+        fleet.anomaly("pump-1", 36 * MINUTE, 11)
+        fleet.anomaly("pump-1", 37 * MINUTE, 12)
+        assert "Anomalies 3 in the 1h shown" in read("devices/pump-1")
+
+        monkeypatch.setattr(device, "ANOMALIES", 2)
+
+        text = read("devices/pump-1")
+        assert "Anomalies 2 or more in the 1h shown; the newest 2 are drawn" in text
+        assert "Anomalies, the newest 2 of 2 or more" in text
 
     def test_another_feature_is_drawn_when_asked_for(self, pump, charts):
         stream = charts("devices/pump-1?feature=pressure")["stream"]
@@ -351,6 +385,23 @@ class TestPipeline:
 
         assert "Stream analysis Spark bad rows wait 9,000" in text
         assert "Training job Flink ok" in text
+
+    def test_an_old_reading_says_nothing_of_now(self, fleet, read):
+        broken = [{"rule": "stream_lag_seconds", "value": 400.0, "limit": 330.0}]
+        fleet.reading(
+            at=20 * MINUTE, verdict="breached", reasons=Jsonb(broken), job_state=None,
+            flink_error="refused", kafka_error="refused", stream_state="lost",
+        )  # fmt: skip
+        fleet.write(
+            "stream_deployments",
+            {"deployment_id": "s", "state": "active", "configuration": "{}"},
+        )
+
+        text = read("pipeline")
+
+        assert "Stream analysis Spark unknown" in text
+        assert "edge-iiot-stream topic unknown" in text
+        assert "Training job Flink not deployed" in text
 
 
 class TestModels:
