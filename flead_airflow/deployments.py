@@ -293,10 +293,18 @@ def submitting(database_url: str, job_id: str) -> Iterator[None]:
 
 
 def record_failure(database_url: str, flink: FlinkRestHook, job_id: str, reason: str) -> None:
-    """Record that a job did not start, and the state that it left if it got that far."""
+    """Record that a job did not start, and the state that it left if it got that far.
+
+    One that had started before, and was only taken up again, stays what should run.
+    """
     left = _state_left_by(job_id, flink)
     with connect(database_url) as connection, connection.cursor() as cursor:
-        deployments.mark_failed(cursor, job_id, reason, left)
+        lock_for_transaction(cursor, Lock.SUBMISSIONS)
+        attempt = deployments.attempt_of(cursor, job_id)
+        if attempt.status is AttemptStatus.SUBMITTING:
+            deployments.mark_failed(cursor, job_id, reason, left)
+        else:
+            logger.warning("Job %s had started before and stays %s", job_id, attempt.status)
 
 
 def outcome_of_failure(

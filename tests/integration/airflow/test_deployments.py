@@ -597,6 +597,21 @@ class TestRecord:
             "ValueError: no such feature",
         )
 
+    def test_of_a_failure_leaves_a_job_that_had_started_before_to_be_resumed(
+        self, servers, flink_hook, deploy
+    ):
+        job_id = deploy("a").job_id
+        record_active(servers.database_url, job_id)
+
+        record_failure(servers.database_url, flink_hook, job_id, "it restarts and restarts")
+
+        with connect(servers.database_url) as connection, connection.cursor() as cursor:
+            expected = deployments.expected(cursor)
+        assert (expected.job_id, expected.status) == (job_id, AttemptStatus.ACTIVE)
+        assert outcome_of_failure(servers.database_url, flink_hook, "b", "it restarts").startswith(
+            f"b has failed, and deployment {expected.deployment_id} should run and does not;"
+        )
+
 
 def test_without_a_running_job_there_is_none_to_replace(servers, flink_hook, deploy):
     deploy("a")
