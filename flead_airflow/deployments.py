@@ -122,10 +122,16 @@ def open_new(
         Params of the run; with `fresh` the job starts from nothing.
     stopped_job, savepoint : str, optional
         The job that was stopped for this deployment, and the savepoint that it left.
+
+    Raises
+    ------
+    AirflowFailException
+        Another job runs: a task was cleared, say, after what had been stopped was restored.
     """
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
         lock_for_transaction(cursor, Lock.SUBMISSIONS)
         configuration = configuration_of(cursor, params, servers, flink)
+        _refuse_beside_another(cursor, flink, deployment_id, stopped_job)
         if stopped_job:
             left = savepoint or _state_left_by(stopped_job, flink)
             control_before = control.newest_control(cursor)
@@ -137,6 +143,22 @@ def open_new(
             queue_head(cursor, configuration.features)
             control.queue_hyperparameters(cursor, configuration.hyperparameters)
         return submission
+
+
+def _refuse_beside_another(
+    cursor: Cursor, flink: FlinkRestHook, deployment_id: str, stopped_job: str | None
+) -> None:
+    for attempt in deployments.newest_attempts(cursor):
+        if attempt.status not in UNFINISHED or attempt.job_id == stopped_job:
+            continue
+        if (attempt.deployment_id, attempt.status) == (deployment_id, AttemptStatus.SUBMITTING):
+            continue  # it is taken up again
+        job = flink.find_job(attempt.job_id)
+        if job and not job.state.ended:
+            raise AirflowFailException(
+                f"job {attempt.job_id} of deployment {attempt.deployment_id} runs:"
+                " trigger a new run of deploy_training"
+            )
 
 
 def open_resumed(servers: Servers, flink: FlinkRestHook) -> Submission | None:
