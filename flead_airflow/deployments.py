@@ -314,6 +314,15 @@ def submitting(database_url: str, job_id: str) -> Iterator[None]:
         yield
 
 
+def unstarted_job(database_url: str, job_id: str | None) -> str:
+    """Return the job of an attempt if it has never started, else ""."""
+    if job_id is None:
+        return ""
+    with connect(database_url) as connection, connection.cursor() as cursor:
+        attempt = deployments.attempt_of(cursor, job_id)
+    return job_id if attempt.status is AttemptStatus.SUBMITTING else ""
+
+
 def record_failure(database_url: str, flink: FlinkRestHook, job_id: str, reason: str) -> None:
     """Record that a job did not start, and the state that it left if it got that far.
 
