@@ -184,7 +184,8 @@ def open_restored(
 
     It has its own parameters, and continues from the newest checkpoint of the job that did not
     start if that one made any, else from its own savepoint. The hyperparameters that the fleet had
-    when it was stopped, tuned ones included, are queued under the next revision. Whatever runs
+    when it was stopped, tuned ones included, are queued under the next revision, with that since
+    when it had them: devices that have trained with no others keep their own rates. Whatever runs
     since is taken up as it is.
 
     Parameters
@@ -209,10 +210,11 @@ def open_restored(
         if before is None:
             return None
         reason = f"deployment {deployment_id}, which was to replace it, has not started"
-        hyperparameters = deployments.reinstate(cursor, before.job_id, reason)
-        if hyperparameters is not None:
+        trained_with = deployments.reinstate(cursor, before.job_id, reason)
+        if trained_with is not None:
+            hyperparameters, since = trained_with
             queue_head(cursor, before.configuration.features)
-            control.queue_hyperparameters(cursor, hyperparameters)
+            control.queue_hyperparameters(cursor, hyperparameters, unchanged_since=since)
         return _open_resumed(cursor, servers, flink, reason)
 
 

@@ -541,7 +541,7 @@ class TestRestoredDeployment:
 
         assert restore(failed).savepoint_path == SAVEPOINT
 
-    def test_sends_the_hyperparameters_that_the_fleet_had_been_tuned_to(
+    def test_sends_the_hyperparameters_that_the_fleet_had_been_tuned_to_and_since_when(
         self, servers, flink_hook, deploy, first, restore
     ):
         with connect(servers.database_url) as connection, connection.cursor() as cursor:
@@ -552,7 +552,7 @@ class TestRestoredDeployment:
         restore(failed)
 
         assert queued_controls(servers)[-1] == TrainingControl(
-            4, Hyperparameters(learning_rate=0.75)
+            4, Hyperparameters(learning_rate=0.75), fleet_revision=2
         )
 
     def test_is_of_what_was_stopped_although_nobody_came_to_record_it(
