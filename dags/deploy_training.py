@@ -218,18 +218,29 @@ def record_active(job_id: str) -> None:
     record(connections.servers().database_url, job_id)
 
 
+@task(trigger_rule="one_failed")
+def find_failed_job(ti: RuntimeTaskInstanceProtocol) -> str:
+    """Find the job that has not started, "" when there is none; one that had started is left alone.
+
+    The attempt may be that of an earlier try of this run, all of which was cleared.
+    """
+    from flead_airflow.deployments import unstarted_job
+
+    opened: str | None = ti.xcom_pull(task_ids="open_attempt", key="job_id")
+    return unstarted_job(connections.servers().database_url, opened)
+
+
 @task
-def record_failure(ti: RuntimeTaskInstanceProtocol) -> str:
+def record_failure(job_id: str, ti: RuntimeTaskInstanceProtocol) -> str:
     """Write down why the job did not start, and the state that it left; return the reason."""
     from flead_airflow.deployments import record_failure as record
 
-    job_id = ti.xcom_pull(task_ids="open_attempt", key="job_id")
-    if job_id is None:
-        return "see the first task that failed; no attempt was opened"
-    reason = ti.xcom_pull(task_ids="submit", key=FAILURE_KEY) or NO_REASON
+    reason: str | None = ti.xcom_pull(task_ids="submit", key=FAILURE_KEY)
+    if not job_id:
+        return reason or "see the first task that failed; no new job was submitted"
     with connections.flink() as flink:
-        record(connections.servers().database_url, flink, job_id, reason)
-    return str(reason)
+        record(connections.servers().database_url, flink, job_id, reason or NO_REASON)
+    return reason or NO_REASON
 
 
 @task
@@ -321,13 +332,12 @@ def stop(task_id: str, job_id: Any) -> Any:
     return FlinkStopWithSavepointOperator(**stopped)
 
 
-def cancel_failed_job() -> Any:
+def cancel_failed_job(job_id: Any) -> Any:
     """End the job that has not started."""
     cancelled = {
         "task_id": "cancel_failed_job",
-        "job_id": "{{ ti.xcom_pull(task_ids='open_attempt', key='job_id') or '' }}",
+        "job_id": job_id,
         "flink_conn_id": connections.FLINK,
-        "trigger_rule": "one_failed",
     }
     if SETTINGS.training_cluster is TrainingCluster.KUBERNETES:
         from flead_airflow.flink.kubernetes import FlinkDeploymentCancelOperator
@@ -360,15 +370,17 @@ def deploy_training() -> None:
     attempt >> sent
     record_active(submit.output)
 
-    cancel = cancel_failed_job()
-    reason = record_failure()
+    failed = find_failed_job()
+    cancel = cancel_failed_job(failed)
+    reason = record_failure(failed)
     # Found stopped, unless the stop itself was cut short.
     stopped = stop("find_stopped_job", "{{ ti.xcom_pull(task_ids='find_running_job') or '' }}")
     before = open_restored(stopped.output)
     sent_back = send_hyperparameters.override(task_id="send_hyperparameters_back")()
     restore = submission("restore", before, after=sent_back)
     restored = record_active.override(task_id="record_restored")(restore.output)
-    [attempt, sent, submit] >> cancel >> reason >> stopped
+    [attempt, sent, submit] >> failed
+    cancel >> reason >> stopped
     before >> sent_back
     restored >> tell(reason)
 

@@ -183,7 +183,8 @@ def open_restored(
 
     It has its own parameters, and continues from the newest checkpoint of the job that did not
     start if that one made any, else from its own savepoint. The hyperparameters that the fleet had
-    when it was stopped, tuned ones included, are queued under the next revision. Whatever runs
+    when it was stopped, tuned ones included, are queued under the next revision, with that since
+    when it had them: devices that have trained with no others keep their own rates. Whatever runs
     since is taken up as it is.
 
     Parameters
@@ -208,10 +209,11 @@ def open_restored(
         if before is None:
             return None
         reason = f"deployment {deployment_id}, which was to replace it, has not started"
-        hyperparameters = deployments.reinstate(cursor, before.job_id, reason)
-        if hyperparameters is not None:
+        trained_with = deployments.reinstate(cursor, before.job_id, reason)
+        if trained_with is not None:
+            hyperparameters, since = trained_with
             queue_head(cursor, before.configuration.features)
-            control.queue_hyperparameters(cursor, hyperparameters)
+            control.queue_hyperparameters(cursor, hyperparameters, unchanged_since=since)
         return _open_resumed(cursor, servers, flink, reason)
 
 
@@ -311,6 +313,15 @@ def submitting(database_url: str, job_id: str) -> Iterator[None]:
                 " training_deployments, and another may run: trigger a new run of deploy_training"
             )
         yield
+
+
+def unstarted_job(database_url: str, job_id: str | None) -> str:
+    """Return the job of an attempt if it has never started, else ""."""
+    if job_id is None:
+        return ""
+    with connect(database_url) as connection, connection.cursor() as cursor:
+        attempt = deployments.attempt_of(cursor, job_id)
+    return job_id if attempt.status is AttemptStatus.SUBMITTING else ""
 
 
 def record_failure(database_url: str, flink: FlinkRestHook, job_id: str, reason: str) -> None:

@@ -24,8 +24,9 @@ def queue_hyperparameters(
 ) -> TrainingControl:
     """Queue hyperparameters for the whole fleet under the next revision, and return the message.
 
-    `trials` are what parts of the fleet try instead. Where they begin or end, and the fleet keeps
-    what it has, `unchanged_since` says since which revision: devices then keep their own rates.
+    `trials` are what parts of the fleet try instead. Where they begin or end, or a deployment is
+    taken back, and the fleet keeps what it has, `unchanged_since` says since which revision:
+    devices then keep their own rates.
     """
     control = TrainingControl(
         next_revision(cursor), hyperparameters, list(trials), fleet_revision=unchanged_since

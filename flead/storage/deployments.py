@@ -182,13 +182,14 @@ def replaced_by(cursor: Cursor, deployment_id: str) -> Attempt | None:
     return _one(cursor)
 
 
-def reinstate(cursor: Cursor, job: str, reason: str) -> Hyperparameters | None:
+def reinstate(cursor: Cursor, job: str, reason: str) -> tuple[Hyperparameters, int | None] | None:
     """Let a replaced attempt be the one to resume, unless something was opened since.
 
     Returns
     -------
-    Hyperparameters or None
-        What the fleet trained with when it was stopped; None when nothing was changed.
+    (Hyperparameters, int or None) or None
+        What the fleet trained with when it was stopped, and since which revision of
+        `training-control` if that is known; None when nothing was changed.
     """
     cursor.execute(
         """
@@ -197,12 +198,17 @@ def reinstate(cursor: Cursor, job: str, reason: str) -> Hyperparameters | None:
             SELECT max(id) FROM training_deployments
             WHERE kind IN ('submit', 'restore') AND status <> 'failed'
         )
-        RETURNING coalesce(control -> 'hyperparameters', configuration -> 'hyperparameters')
+        RETURNING control, configuration -> 'hyperparameters'
         """,
         (reason, job),
     )
     row = cursor.fetchone()
-    return None if row is None else msgspec.convert(row[0], Hyperparameters)
+    if row is None:
+        return None
+    if row[0] is None:
+        return msgspec.convert(row[1], Hyperparameters), None
+    control = msgspec.convert(row[0], TrainingControl)
+    return control.hyperparameters, control.unchanged_since
 
 
 def mark_suspended(cursor: Cursor, job: str, reason: str, savepoint_path: str | None) -> Attempt:

@@ -36,6 +36,7 @@ from flead_airflow.deployments import (
     record_active,
     record_failure,
     submitting,
+    unstarted_job,
 )
 from flead_airflow.flink.errors import FlinkStateError
 from flead_airflow.flink.hook import FlinkRestHook
@@ -540,7 +541,7 @@ class TestRestoredDeployment:
 
         assert restore(failed).savepoint_path == SAVEPOINT
 
-    def test_sends_the_hyperparameters_that_the_fleet_had_been_tuned_to(
+    def test_sends_the_hyperparameters_that_the_fleet_had_been_tuned_to_and_since_when(
         self, servers, flink_hook, deploy, first, restore
     ):
         with connect(servers.database_url) as connection, connection.cursor() as cursor:
@@ -551,7 +552,7 @@ class TestRestoredDeployment:
         restore(failed)
 
         assert queued_controls(servers)[-1] == TrainingControl(
-            4, Hyperparameters(learning_rate=0.75)
+            4, Hyperparameters(learning_rate=0.75), fleet_revision=2
         )
 
     def test_is_of_what_was_stopped_although_nobody_came_to_record_it(
@@ -607,6 +608,29 @@ class TestSubmitting:
             submitting(servers.database_url, first.job_id),
         ):
             pytest.fail("the job would be posted")
+
+
+class TestFailedJob:
+    def test_is_that_of_an_attempt_that_has_not_started(self, servers, deploy):
+        job_id = deploy("a").job_id
+
+        assert unstarted_job(servers.database_url, job_id) == job_id
+
+    def test_is_none_when_no_attempt_was_opened(self, servers):
+        assert unstarted_job(servers.database_url, None) == ""
+
+    def test_is_not_the_job_that_an_earlier_try_of_the_run_has_started(
+        self, servers, flink_hook, deploy
+    ):
+        started = deploy("a").job_id
+        record_active(servers.database_url, started)
+        failed = deploy("b", stopped_job=started, savepoint=SAVEPOINT).job_id
+        record_failure(servers.database_url, flink_hook, failed, "too slow")
+        restored = deploy("a").job_id
+        record_active(servers.database_url, restored)
+
+        for job_id in (started, failed, restored):
+            assert unstarted_job(servers.database_url, job_id) == ""
 
 
 class TestRecord:

@@ -103,7 +103,7 @@ def test_an_unknown_job_is_an_error(cursor):
 
 
 class TestReplacement:
-    CONTROL = TrainingControl(7, Hyperparameters(learning_rate=0.5))
+    CONTROL = TrainingControl(7, Hyperparameters(learning_rate=0.5), fleet_revision=4)
 
     @pytest.fixture
     def stopped(self, cursor):
@@ -130,7 +130,7 @@ class TestReplacement:
 
         before = deployments.reinstate(cursor, stopped.job_id, "e has not started")
 
-        assert before == self.CONTROL.hyperparameters
+        assert before == (self.CONTROL.hyperparameters, 4)
         resumable = deployments.resumable(cursor)
         assert (resumable.job_id, resumable.status) == (stopped.job_id, AttemptStatus.SUSPENDED)
         assert (resumable.reason, resumable.savepoint_path) == ("e has not started", "file:///s1")
@@ -146,7 +146,7 @@ class TestReplacement:
 
         before = deployments.reinstate(cursor, stopped.job_id, "e has not started")
 
-        assert before == self.CONTROL.hyperparameters
+        assert before == (self.CONTROL.hyperparameters, 4)
 
     def test_of_a_fleet_that_was_told_nothing_is_brought_back_with_its_own_hyperparameters(
         self, cursor
@@ -154,7 +154,7 @@ class TestReplacement:
         job = deployments.open_attempt(cursor, "d", CONFIGURATION).job_id
         deployments.mark_replaced(cursor, job, "e", None, None)
 
-        assert deployments.reinstate(cursor, job, "no") == CONFIGURATION.hyperparameters
+        assert deployments.reinstate(cursor, job, "no") == (CONFIGURATION.hyperparameters, None)
 
     def test_is_not_brought_back_over_what_was_opened_since(self, cursor, stopped, failed):
         newer = deployments.open_attempt(cursor, "f", CONFIGURATION)
