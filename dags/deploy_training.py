@@ -37,6 +37,8 @@ stored configuration; the other Params are then ignored.
   the trigger says so), and what ran before is restored.
 * **`submit` refuses a job that is over.** It was cleared after another deployment had taken its
   place. Trigger a new run.
+* **`open_attempt` refuses because a job runs.** A task was cleared after this deployment had ended
+  and what runs now had started. Nothing was changed: trigger a new run.
 * **What happened when.** Every attempt and stop, with its reason, is in `training_deployments`.
 """
 

@@ -46,8 +46,6 @@ NAVIGATION = {
 }
 """Captions of the sidebar with their pages; one that does not exist is left out."""
 
-COMING_PICTURES = ("overview.png", "device.png", "pipeline.png", "models.png")
-
 project = "FLEAD"
 project_copyright = "the FLEAD authors, Apache-2.0"
 extensions = ["myst_parser"]
@@ -97,17 +95,8 @@ def show_folders_as_text(_app: Sphinx, document: nodes.document) -> None:
             link.replace_self(link.children)
 
 
-def leave_out_coming_pictures(_app: Sphinx, document: nodes.document) -> None:
-    """Take out pictures of pages that the browser tests have not written yet."""
-    for picture in list(document.findall(nodes.image)):
-        target = DOCS / "images" / Path(picture["uri"]).name
-        if target.name in COMING_PICTURES and not target.exists():
-            picture.parent.remove(picture)
-
-
 def setup(app: Sphinx) -> None:
     """Register what the settings above cannot say."""
     app.connect("source-read", add_navigation)
     app.connect("env-get-outdated", renew_navigation)
     app.connect("doctree-read", show_folders_as_text)
-    app.connect("doctree-read", leave_out_coming_pictures, priority=0)

@@ -121,10 +121,16 @@ def open_new(
         Params of the run; with `fresh` the job starts from nothing.
     stopped_job, savepoint : str, optional
         The job that was stopped for this deployment, and the savepoint that it left.
+
+    Raises
+    ------
+    AirflowFailException
+        Another job runs: a task was cleared, say, after what had been stopped was restored.
     """
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
         lock_for_transaction(cursor, Lock.SUBMISSIONS)
         configuration = configuration_of(cursor, params, servers, flink)
+        _refuse_beside_another(cursor, flink, deployment_id, stopped_job)
         if stopped_job:
             left = savepoint or _state_left_by(stopped_job, flink)
             control_before = control.newest_control(cursor)
@@ -136,6 +142,22 @@ def open_new(
             queue_head(cursor, configuration.features)
             control.queue_hyperparameters(cursor, configuration.hyperparameters)
         return submission
+
+
+def _refuse_beside_another(
+    cursor: Cursor, flink: FlinkRestHook, deployment_id: str, stopped_job: str | None
+) -> None:
+    for attempt in deployments.newest_attempts(cursor):
+        if attempt.status not in UNFINISHED or attempt.job_id == stopped_job:
+            continue
+        if (attempt.deployment_id, attempt.status) == (deployment_id, AttemptStatus.SUBMITTING):
+            continue  # it is taken up again
+        job = flink.find_job(attempt.job_id)
+        if job and not job.state.ended:
+            raise AirflowFailException(
+                f"job {attempt.job_id} of deployment {attempt.deployment_id} runs:"
+                " trigger a new run of deploy_training"
+            )
 
 
 def open_resumed(servers: Servers, flink: FlinkRestHook) -> Submission | None:
@@ -292,10 +314,18 @@ def submitting(database_url: str, job_id: str) -> Iterator[None]:
 
 
 def record_failure(database_url: str, flink: FlinkRestHook, job_id: str, reason: str) -> None:
-    """Record that a job did not start, and the state that it left if it got that far."""
+    """Record that a job did not start, and the state that it left if it got that far.
+
+    One that had started before, and was only taken up again, stays what should run.
+    """
     left = _state_left_by(job_id, flink)
     with connect(database_url) as connection, connection.cursor() as cursor:
-        deployments.mark_failed(cursor, job_id, reason, left)
+        lock_for_transaction(cursor, Lock.SUBMISSIONS)
+        attempt = deployments.attempt_of(cursor, job_id)
+        if attempt.status is AttemptStatus.SUBMITTING:
+            deployments.mark_failed(cursor, job_id, reason, left)
+        else:
+            logger.warning("Job %s had started before and stays %s", job_id, attempt.status)
 
 
 def outcome_of_failure(

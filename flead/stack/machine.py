@@ -69,13 +69,18 @@ def judged_memory(available: float, *, is_running: bool) -> Finding:
 
 
 def room_in_group(folder: Path) -> float:
-    """Return the bytes that a control group (version 2) leaves; infinite without a limit."""
+    """Return the bytes that a control group (version 2) leaves; infinite without a limit.
+
+    Pages of files that nobody uses now are counted as left: the kernel gives them up first.
+    """
     try:
         limit = (folder / "memory.max").read_text(encoding="ascii").strip()
         used = int((folder / "memory.current").read_text(encoding="ascii"))
+        lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+        cached = dict(line.split() for line in lines).get("inactive_file", "0")
     except (OSError, ValueError):
         return float("inf")
-    return float("inf") if limit == "max" else max(0, int(limit) - used)
+    return float("inf") if limit == "max" else max(0, int(limit) - used + int(cached))
 
 
 def disk(home: Home, *, is_installed: bool) -> Finding:

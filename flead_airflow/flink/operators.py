@@ -123,12 +123,16 @@ class StartingJobMixin:
     log: Any
 
     def await_start(self, job: Job | None, *, absent_is_final: bool = True) -> NoReturn:
-        """Defer until the job has started; one that exists already has had some of its time."""
+        """Defer until the job has started; one that exists already has had some of its time.
+
+        One that has existed for longer is not late but restarts: it has all of its time again.
+        """
         used = (job.now - job.start_time) / MILLISECONDS if job else 0.0
+        left = self.start_timeout_seconds - used
         self.wait(
             FlinkJobStartedTrigger,
             self.resume,
-            max(self.start_timeout_seconds - used, 0.0),
+            left if left > 0 else self.start_timeout_seconds,
             absent_is_final=absent_is_final,
         )
 

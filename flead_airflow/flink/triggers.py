@@ -195,14 +195,25 @@ class FlinkJobEndedTrigger(FlinkTrigger):
 
     The event has `state`, `UNKNOWN` for a job that the JobManager does not know and None for one
     that has not ended in time, and `detail`. An end that was asked for cannot be taken back, so a
-    user who ends the task ends only the wait.
+    user who ends the task ends only the wait. A job that the script of its submission makes only
+    now could not be told to end before: it is cancelled.
     """
+
+    comes_late = False
 
     def look(self, hook: FlinkRestHook) -> Payload | str:
         """Tell whether the job has ended."""
         job = hook.find_job(self.job_id)
         if job is None:
+            self.comes_late = True
+            if hook.runs_script():
+                return "a script runs that may yet submit the job"
+            # the script may have ended between the two looks
+            job = hook.find_job(self.job_id)
+        if job is None:
             return {"state": UNKNOWN, "detail": "the JobManager does not know the job"}
+        if self.comes_late and not job.state.ended:
+            hook.cancel(self.job_id)
         detail = f"the job is {job.state}"
         return {"state": job.state.value, "detail": detail} if job.state.ended else detail
 

@@ -59,8 +59,9 @@ def test_memory_is_judged_by_what_the_stack_takes(gigabytes, is_running, verdict
 def test_the_limit_of_a_container_counts_less_what_it_uses(tmp_path):
     (tmp_path / "memory.current").write_text("1000\n")
     (tmp_path / "memory.max").write_text("4000\n")
+    (tmp_path / "memory.stat").write_text("active_file 300\ninactive_file 200\n")
 
-    assert machine.room_in_group(tmp_path) == 3000
+    assert machine.room_in_group(tmp_path) == 3200
 
 
 @pytest.mark.parametrize("limit", ["max", None])
@@ -68,6 +69,7 @@ def test_a_group_without_a_limit_leaves_all_memory(tmp_path, limit):
     if limit:
         (tmp_path / "memory.current").write_text("1000\n")
         (tmp_path / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / "memory.stat").write_text("inactive_file 200\n")
 
     assert machine.room_in_group(tmp_path) == float("inf")
 

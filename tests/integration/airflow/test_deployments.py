@@ -378,6 +378,29 @@ class TestCheckBeforeTheStop:
 
         assert deploy("c").savepoint_path == SAVEPOINT
 
+    def test_cleared_after_another_job_was_restored_opens_none_beside_it(
+        self, servers, flink_hook, deploy, running_deployment
+    ):
+        stopped = deploy("o")
+        failed = deploy("b", stopped_job=stopped.job_id, savepoint=SAVEPOINT)
+        record_failure(servers.database_url, flink_hook, failed.job_id, "too slow")
+        restored = deploy("a", suffix=running_deployment).job_id
+        record_active(servers.database_url, restored)
+        before = attempts(servers)
+
+        with pytest.raises(AirflowFailException, match=f"job {restored} .* runs: trigger a new"):
+            deploy("b", stopped_job=stopped.job_id, savepoint=SAVEPOINT)
+
+        assert attempts(servers) == before
+
+    def test_cleared_without_its_stop_opens_none_beside_its_own_job(
+        self, servers, deploy, running, running_deployment
+    ):
+        with pytest.raises(AirflowFailException, match=f"job {running} .* runs: trigger a new"):
+            deploy("a", suffix=running_deployment)
+
+        assert [attempt.job_id for attempt in attempts(servers)] == [running]
+
     # The last, because it ends the job that the others share.
     def test_needs_no_files_of_a_job_that_flink_knows(
         self, servers, flink_hook, running, configure, deploy
@@ -595,6 +618,21 @@ class TestRecord:
         assert (attempt.status, attempt.reason) == (
             AttemptStatus.FAILED,
             "ValueError: no such feature",
+        )
+
+    def test_of_a_failure_leaves_a_job_that_had_started_before_to_be_resumed(
+        self, servers, flink_hook, deploy
+    ):
+        job_id = deploy("a").job_id
+        record_active(servers.database_url, job_id)
+
+        record_failure(servers.database_url, flink_hook, job_id, "it restarts and restarts")
+
+        with connect(servers.database_url) as connection, connection.cursor() as cursor:
+            expected = deployments.expected(cursor)
+        assert (expected.job_id, expected.status) == (job_id, AttemptStatus.ACTIVE)
+        assert outcome_of_failure(servers.database_url, flink_hook, "b", "it restarts").startswith(
+            f"b has failed, and deployment {expected.deployment_id} should run and does not;"
         )
 
 

@@ -24,7 +24,7 @@ from flead_airflow.flink.operators import (
     FlinkStopWithSavepointOperator,
     FlinkSubmitPythonJobOperator,
 )
-from flead_airflow.flink.responses import JobStatus
+from flead_airflow.flink.responses import Job, JobStatus
 from flead_airflow.flink.triggers import (
     FlinkJobEndedTrigger,
     FlinkJobStartedTrigger,
@@ -236,6 +236,15 @@ class TestSubmission:
         trigger = defer(submission(job_id, tiny_job, start_timeout_seconds=5))
 
         assert trigger.deadline - time.time() < 2
+
+    def test_gives_a_job_that_has_run_for_days_and_restarts_all_of_its_time(self, job_id, tiny_job):
+        days = 3 * 86_400_000
+        job = Job(job_id, "tiny", JobStatus.RESTARTING, [], now=days + 1_000, start_time=1_000)
+
+        with pytest.raises(TaskDeferred) as deferred:
+            submission(job_id, tiny_job, start_timeout_seconds=60).await_start(job)
+
+        assert 50 < deferred.value.trigger.deadline - time.time() <= 60
 
     def test_looks_and_posts_within_its_guard(self, hook, job_id, tiny_job):
         seen = []

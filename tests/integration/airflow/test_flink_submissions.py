@@ -1,5 +1,6 @@
 """What comes while the script of a submission still runs in the JobManager."""
 
+import asyncio
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ import pytest
 from flead_airflow.flink.errors import FlinkDuplicateJobError, FlinkSubmissionError
 from flead_airflow.flink.hook import FlinkRestHook
 from flead_airflow.flink.responses import JobStatus
+from flead_airflow.flink.triggers import FlinkJobEndedTrigger
 
 pytestmark = pytest.mark.servers
 
@@ -88,3 +90,35 @@ def test_a_cancellation_reaches_the_job_that_comes_of_it(hook, job_id, posted):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert hook.job(job_id).state is JobStatus.CANCELED
+
+
+def test_a_wait_for_an_end_goes_on_until_the_job_that_comes_of_it_is_cancelled(
+    hook, job_id, posted, flink_connection
+):
+    posted()
+    ended = FlinkJobEndedTrigger(
+        job_id=job_id, flink_conn_id=flink_connection, deadline=time.time() + 90, poll_seconds=0.2
+    )
+
+    assert ended.look(hook) == "a script runs that may yet submit the job"
+
+    async def event():
+        return [fired.payload async for fired in ended.run()]
+
+    assert asyncio.run(event()) == [
+        {"job_id": job_id, "state": "CANCELED", "detail": "the job is CANCELED"}
+    ]
+    assert hook.job(job_id).state is JobStatus.CANCELED
+
+
+def test_a_wait_for_an_end_is_over_once_no_job_can_come_of_it(hook, job_id, posted):
+    posted(["--fail", "no job"])
+    ended = FlinkJobEndedTrigger(job_id=job_id, flink_conn_id="unused", deadline=0)
+
+    deadline = time.monotonic() + 60
+    while (seen := ended.look(hook)) == "a script runs that may yet submit the job":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+    assert seen == {"state": "UNKNOWN", "detail": "the JobManager does not know the job"}
+    assert not hook.runs_script()
