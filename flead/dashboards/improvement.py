@@ -37,7 +37,8 @@ def improvement() -> Dashboard:
             figures(
                 "improvement/summary",
                 "Promoted versions against the version before",
-                f"As devices measured them before training. {OTHER_ROWS}",
+                "As devices measured them before training; the mean fall of the loss is the"
+                f" geometric one. {OTHER_ROWS}",
                 [
                     Column("versions", "Versions compared", COUNT),
                     Column("improved", "Improvement rate", SHARE, decimals=0),

@@ -6,7 +6,8 @@ WITH measured AS (
         coalesce(promoted_at, created_at) AS published_at,
         global_accuracy,
         global_loss,
-        CASE WHEN global_loss > 0 THEN ln(global_loss) END AS logarithm
+        -- Quotients of these have a number.
+        CASE WHEN global_loss BETWEEN 1e-150 AND 1e150 THEN ln(global_loss) END AS logarithm
     FROM federated_models
     WHERE
         feature_schema = %(feature_schema)s
@@ -27,8 +28,7 @@ compared AS (
 SELECT
     count(is_improved) AS versions,
     avg(is_improved)::DOUBLE PRECISION AS improved,
-    -- Beyond what exp() can tell there is nothing to see.
-    1 - exp(least(greatest(avg(change), -700), 700)) AS mean_loss_reduction,
+    1 - exp(avg(change)) AS mean_loss_reduction,
     avg(accuracy_gain) AS mean_accuracy_gain
 FROM compared
 WHERE

@@ -87,6 +87,15 @@ def test_a_loss_of_nothing_has_no_factor(cursor, ask):
     assert row["mean_loss_reduction"] == pytest.approx(0.75)
 
 
+def test_only_losses_of_nothing_have_no_mean(cursor, ask):
+    for number, loss in enumerate((0.4, 0.0, 0.4), 1):
+        write_version(cursor, number, "promoted", 100, 100 * loss, 90)
+
+    [row] = ask("improvement/summary")
+
+    assert (row["versions"], row["mean_loss_reduction"]) == (2, None)
+
+
 def test_falls_of_the_loss_have_their_geometric_mean(cursor, ask):
     for number, loss in enumerate((0.8, 0.4, 0.3), 1):
         write_version(cursor, number, "promoted", 100, 100 * loss, 90)
