@@ -22,7 +22,7 @@ test: prepare ## run the tests: all but lengthy ones, of the kills only that of 
 	@# Tests against servers wait more than they work: suites go side by side.
 	@$(MAKE) --no-print-directory --jobs 3 --output-sync=target \
 		test-integration test-airflow test-spark test-browser test-unit
-	@$(MAKE) --no-print-directory test-system test-faults
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-system test-faults
 
 test-unit: prepare ## run the tests that need no server
 	$(call PYTEST,$(ENVS)/tools) tests/unit
