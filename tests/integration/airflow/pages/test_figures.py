@@ -165,7 +165,7 @@ class TestOverview:
         assert "The health gate took its last reading 20 minutes ago" in text
         assert "Rows a second 516 read 20 min ago" in text
         assert "Updates a second 40.1 read 20 min ago" in text
-        assert "Lag 2.5 s read 20 min ago" in text
+        assert "Lag 2.5 s 1,307 rows wait, read 20 min ago" in text
         assert "not read any more" in read("pipeline")
 
     def test_a_clock_that_is_ahead_does_not_hide_the_anomalies_of_others(self, fleet, read):
