@@ -158,6 +158,8 @@ def test_a_variable_without_a_choice_is_no_error(cursor, context):
     for target in PANELS.values():
         cursor.execute(nothing.expand(target["rawSql"]))
 
+        assert cursor.description, target
+
 
 @pytest.mark.parametrize("query", ALERTS.values(), ids=ALERTS)
 def test_an_alert_has_one_number(cursor, query):
