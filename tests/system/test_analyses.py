@@ -43,6 +43,35 @@ def test_the_demonstration_counts_what_each_analysis_has_written(
     assert 0 < report["batch_rows"] <= results
 
 
+def test_an_evaluation_begins_beyond_all_that_its_versions_were_trained_on(
+    resumed: Resumed,
+) -> None:
+    [(updates, is_beyond)] = resumed.query(
+        """
+        WITH RECURSIVE made AS (
+            SELECT run.start_offsets, model.parent_version, model.aggregation_round
+            FROM evaluation_runs AS run
+            JOIN federated_models AS model ON model.version = ANY(run.due_versions)
+            WHERE run.state = 'evaluated'
+            UNION
+            SELECT made.start_offsets, parent.parent_version, parent.aggregation_round
+            FROM made JOIN federated_models AS parent ON parent.version = made.parent_version
+        )
+        SELECT
+            count(*),
+            bool_and(
+                trained.last_offset
+                < (made.start_offsets ->> trained.input_partition::text)::bigint
+            )
+        FROM made JOIN local_models AS trained USING (aggregation_round)
+        WHERE trained.status = 'accepted'
+        """
+    )
+
+    assert updates > 0
+    assert is_beyond
+
+
 @pytest.mark.parametrize(
     ("dag", "last_task"),
     [
