@@ -1,15 +1,16 @@
 """Evaluations, quality results and a decision on hyperparameters that the running fleet tried."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from flead.stack.airflow_rest import AirflowClient
 from flead.stack.decision import TUNING_DAG
-from tests.system.conftest import Resumed, wait_until
+from tests.system.conftest import DEVICES, Resumed, wait_until
 
-pytestmark = [pytest.mark.servers, pytest.mark.lengthy, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.servers, pytest.mark.lengthy, pytest.mark.timeout(900)]
 
 DECISION_SECONDS = 300
 
@@ -29,7 +30,9 @@ class Decided:
 
 @pytest.fixture(scope="module")
 def decided(streaming: Resumed) -> Decided:
-    """Ask for a decision, and wait until it was taken."""
+    """Ask for a decision once devices have a period before it, and wait until it was taken."""
+    began = datetime.now(UTC)
+    wait_until(lambda: devices_with_rows_since(streaming, began) == DEVICES, DECISION_SECONDS)
     with AirflowClient.of(streaming.addresses) as airflow:
         run = airflow.trigger(TUNING_DAG, {"force": True})
         wait_until(lambda: airflow.has_ended(TUNING_DAG, run), DECISION_SECONDS)
@@ -37,6 +40,16 @@ def decided(streaming: Resumed) -> Decided:
         "SELECT to_jsonb(decision) FROM tuning_decisions AS decision ORDER BY revision DESC LIMIT 1"
     )
     return Decided(run, row)
+
+
+def devices_with_rows_since(stack: Resumed, began: datetime) -> int:
+    """Count the devices of which as many labelled rows were trained as a decision asks for."""
+    [(devices,)] = stack.query(
+        "SELECT count(*) FROM (SELECT FROM local_models WHERE kafka_timestamp > %s"
+        " GROUP BY device_id HAVING sum(rows_labelled) >= 60) AS ready",
+        began,
+    )
+    return int(devices)
 
 
 def test_evaluations_were_checked_before_they_led_to_anything(streaming: Resumed) -> None:
