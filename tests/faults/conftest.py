@@ -44,11 +44,15 @@ class Recovery:
         `stream` has committed a batch that began since, `Airflow` reports healthy.
     longest_wait_seconds
         Of a reader of one partition's committed updates, from the job's checkpoint on.
+    messages_before, messages_after
+        What the fleet had sent when the harm began, and when everything was well again.
     """
 
     fault: Fault
     seconds: dict[str, float] = field(default_factory=dict)
     longest_wait_seconds: float | None = None
+    messages_before: int | None = None
+    messages_after: int | None = None
 
 
 @dataclass(frozen=True)
@@ -116,9 +120,9 @@ def broken(request: pytest.FixtureRequest, stack: Stack, recoveries: list[Recove
     recovery = Recovery(fault)
     # One that does not come to its end is in the table, too.
     recoveries.append(recovery)
+    recovery.messages_before = stack.messages_sent()
     ended = fault.happen(stack)
     ended_ms = (time.time() - (time.monotonic() - ended)) * 1000
-    stack.fleet.keep_running()
     parts: dict[str, Callable[[], bool]] = {
         "job": lambda: stack.training_goes_on_since(ended_ms),
         "updates": lambda: stack.follower.has_news_since(ended_ms),
@@ -128,12 +132,14 @@ def broken(request: pytest.FixtureRequest, stack: Stack, recoveries: list[Recove
     if stack.has_stream:
         parts["stream"] = lambda: stack.batch_began_since(ended_ms)
     while parts:
+        stack.fleet.keep_running()
         for part in [each for each, is_back in parts.items() if answered(is_back)]:
             recovery.seconds[part] = time.monotonic() - ended
             del parts[part]
         assert time.monotonic() - ended < RECOVERY_SECONDS, f"not well again: {', '.join(parts)}"
         time.sleep(0.2)
     time.sleep(STEADY_SECONDS)
+    recovery.messages_after = stack.messages_sent()
     recovery.longest_wait_seconds = stack.follower.longest_wait(ended + recovery.seconds["job"])
     return recovery
 

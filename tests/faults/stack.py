@@ -11,6 +11,8 @@ import httpx
 import psutil
 import psycopg2
 
+from flead.contracts.topics import Topic
+from flead.messaging.reading import offset_ranges
 from flead.settings import TRAINING_SCRIPT
 from flead.stack import processes
 from flead.stack.addresses import Addresses
@@ -59,6 +61,11 @@ class Stack:
     def query_airflow(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Return what a statement finds in Airflow's database."""
         return _query(self.addresses.airflow_database_url, statement, values)
+
+    def messages_sent(self) -> int:
+        """Count what the fleet has sent so far, the bad messages too."""
+        ranges = offset_ranges(self.kafka, Topic.TELEMETRY)
+        return sum(end - first for first, end in ranges.values())
 
     def up(self) -> None:
         """Bring it up as a user does."""
