@@ -1,0 +1,1 @@
+DROP INDEX IF EXISTS local_models_by_time;
