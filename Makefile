@@ -1,11 +1,13 @@
 .DEFAULT_GOAL := help
-.PHONY: help prepare demo test test-unit test-integration test-airflow test-spark test-system test-faults test-browser bench lint format schemas dashboards reference docs docs-links locks
+.PHONY: help prepare demo test test-unit test-integration test-airflow test-airflow-spark test-spark test-system test-faults test-browser bench lint format schemas dashboards reference docs docs-links locks
 
 ENVS  := $(or $(FLEAD_ENVS),$(if $(FLEAD_HOME),$(FLEAD_HOME)/envs,.flead/envs))
 TOOLS := $(ENVS)/tools/bin
 PYTEST = $(1)/bin/python -m pytest
 SITE  := $(or $(FLEAD_HOME),.flead)/docs
 SPHINX = $(TOOLS)/sphinx-build --quiet -c docs -d $(SITE)-state
+AIRFLOW_TESTS := tests/integration/airflow
+AIRFLOW_SPARK_TESTS := $(addprefix $(AIRFLOW_TESTS)/,test_spark.py test_stream_deployment.py)
 SPARK_TESTS := $(addprefix tests/integration/,spark test_batch_analysis.py test_model_evaluation.py)
 
 help: ## list the targets
@@ -21,19 +23,22 @@ test: export FLEAD_QUICK := 1
 test: prepare ## run the tests: all but lengthy ones, of the kills only that of everything at once
 	@# Tests against servers wait more than they work: suites go side by side.
 	@$(MAKE) --no-print-directory --jobs 3 --output-sync=target \
-		test-integration test-airflow test-spark test-browser test-unit
+		test-airflow test-integration test-spark test-airflow-spark test-browser test-unit
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-system test-faults
 
 test-unit: prepare ## run the tests that need no server
 	$(call PYTEST,$(ENVS)/tools) tests/unit
 
 test-integration: prepare ## run the tests against real servers, each started by its test
-	$(call PYTEST,$(ENVS)/tools) tests/integration --ignore tests/integration/airflow \
+	$(call PYTEST,$(ENVS)/tools) tests/integration --ignore $(AIRFLOW_TESTS) \
 		$(SPARK_TESTS:%=--ignore=%)
 
 test-airflow: prepare ## run the tests of DAGs, operators and triggers in Airflow's environment
-	$(call PYTEST,$(ENVS)/airflow) tests/integration/airflow \
+	$(call PYTEST,$(ENVS)/airflow) $(AIRFLOW_TESTS) $(AIRFLOW_SPARK_TESTS:%=--ignore=%) \
 		$(if $(FLEAD_QUICK),-m "not lengthy")
+
+test-airflow-spark: prepare ## run those of them that start Spark
+	$(call PYTEST,$(ENVS)/airflow) $(AIRFLOW_SPARK_TESTS)
 
 test-spark: prepare ## run the tests of the analyses on Spark
 	$(call PYTEST,$(ENVS)/tools) $(SPARK_TESTS)
