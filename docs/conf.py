@@ -12,7 +12,13 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = Path(__file__).resolve().parent
 
 NAVIGATION = {
-    "Start": ("README", "docs/tour", "docs/your_own_data", "docs/experiments"),
+    "Start": (
+        "README",
+        "docs/tour",
+        "docs/your_own_data",
+        "docs/experiments",
+        "docs/glossary",
+    ),
     "Understand": (
         "docs/learning",
         "docs/federation",
@@ -42,7 +48,7 @@ NAVIGATION = {
         "docs/reference/settings",
         "docs/reference/commands",
     ),
-    "Change it": ("CONTRIBUTING", "CHANGELOG"),
+    "Change it": ("CONTRIBUTING", "SECURITY", "CHANGELOG"),
 }
 """Captions of the sidebar with their pages; one that does not exist is left out."""
 

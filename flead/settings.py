@@ -96,7 +96,7 @@ class Settings(msgspec.Struct, frozen=True):
     job_start_seconds: Annotated[float, Meta(gt=0)] = 300.0
     """How long a submitted job may take to run every vertex and complete its first checkpoint."""
     taskmanager_memory_mb: Annotated[int, Meta(ge=1_024)] = 2_048
-    """Memory of the embedded stack's TaskManager; a checkpoint of 240,700 devices had 1.4 GB."""
+    """Memory of the embedded stack's TaskManager; a checkpoint of 240,700 devices had 1.3 GB."""
     spark_master: str = "local[2]"
     """Where the embedded stack submits analyses; a cluster's `spark://` or `k8s://` address."""
     archive_uri: str = "file:///var/lib/flead/archive"
