@@ -57,8 +57,8 @@ def demo(
     Starts the stack, or what of it does not run, deploys the training job through Airflow, and
     shows what comes: rows, updates, and each global model with the accuracy and loss that devices
     measured before they trained on the rows. Without --until-version or --until-decision it goes on
-    until Ctrl-C. At its end it stops what it started, the training job with a savepoint; the data
-    stays for the next time.
+    until Ctrl-C; with them, until every device of the fleet was heard of too. At its end it stops
+    what it started, the training job with a savepoint; the data stays for the next time.
 
     Prints addresses and login, then a live table of the newest versions; with --json one object
     with what this run made, at its end.

@@ -55,7 +55,8 @@ class DemonstrationError(StackError):
 class DemonstrationOptions(msgspec.Struct, frozen=True):
     """What the demonstration runs: the fleet and when to stop (None: when interrupted).
 
-    With the analysis it does not stop before each of Spark's jobs has written something, and the
+    It does not stop by itself before rounds have heard of every device of the fleet. With the
+    analysis it does not stop before each of Spark's jobs has written something, and the
     runs that it has started have ended; until a decision, not before evaluations were checked and
     devices have tried other hyperparameters.
     """
@@ -79,7 +80,8 @@ class DemonstrationOptions(msgspec.Struct, frozen=True):
 class Progress(msgspec.Struct, frozen=True):
     """What this run has done so far.
 
-    `versions` are those that it made, oldest first; `devices` are those whose updates rounds read.
+    `versions` are those that it made, oldest first; `devices` are those of which rounds have read
+    an update about rows of this run.
     """
 
     seconds: float
@@ -208,7 +210,7 @@ class Demonstration:
     def _mark_beginning(self) -> None:
         """Remember where everything stands, to count only what this run makes."""
         self._began = time.monotonic()
-        self._telemetry_start = sum(end_offsets(self._kafka, Topic.TELEMETRY).values())
+        self._telemetry_start = end_offsets(self._kafka, Topic.TELEMETRY)
         self._updates_start = end_offsets(self._kafka, Topic.LOCAL_UPDATES)
         self._dead_letters_from = end_offsets(self._kafka, dead_letter_topic(Topic.TELEMETRY))
         with connect(self._addresses.database_url) as connection, connection.cursor() as cursor:
@@ -256,7 +258,9 @@ class Demonstration:
         seconds = time.monotonic() - self._began
         with connect(self._addresses.database_url) as connection, connection.cursor() as cursor:
             versions = versions_after(cursor, self._version_start)
-            collected = collected_since(cursor, Topic.LOCAL_UPDATES, self._updates_start)
+            collected = collected_since(
+                cursor, Topic.LOCAL_UPDATES, self._updates_start, self._telemetry_start
+            )
             analysed = analysed_since(cursor, self._start)
             decided = decided_since(cursor, self._start)
         if versions and self._first_version_after is None:
@@ -267,7 +271,8 @@ class Demonstration:
         return Progress(
             seconds=round(seconds, 1),
             devices=collected.devices,
-            rows=sum(end_offsets(self._kafka, Topic.TELEMETRY).values()) - self._telemetry_start,
+            rows=sum(end_offsets(self._kafka, Topic.TELEMETRY).values())
+            - sum(self._telemetry_start.values()),
             local_updates=collected.updates,
             versions=versions,
             flink_job_state=self._flink.job_state(job_id),
@@ -299,7 +304,7 @@ class Demonstration:
         options = self._options
         if not options.has_end or len(progress.versions) < (options.until_version or 0):
             return False
-        return all(self._awaited(progress).values())
+        return progress.devices >= options.devices and all(self._awaited(progress).values())
 
     def _awaited(self, progress: Progress) -> dict[str, int]:
         """Return the counts that the demonstration does not stop before, by name."""
@@ -319,8 +324,9 @@ class Demonstration:
         if options.has_end and progress.seconds > limit:
             awaited = "".join(f", {name}: {n}" for name, n in self._awaited(progress).items())
             raise DemonstrationError(
-                f"{len(progress.versions)} of {options.until_version or 0} versions{awaited} after"
-                f" {limit:g} s; see the runs of the DAGs in Airflow ({self._addresses.airflow_url})"
+                f"{len(progress.versions)} of {options.until_version or 0} versions,"
+                f" {progress.devices} of {options.devices} devices{awaited} after {limit:g} s;"
+                f" see the runs of the DAGs in Airflow ({self._addresses.airflow_url})"
             )
 
 

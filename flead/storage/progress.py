@@ -30,20 +30,48 @@ def versions_after(cursor: Cursor, version: int) -> list[MadeVersion]:
 
 
 class Collected(msgspec.Struct, frozen=True):
-    """What rounds have read: updates, and how many devices sent them."""
+    """What rounds have read: updates, and how many devices sent one about rows of the period."""
 
     updates: int
     devices: int
 
 
-def collected_since(cursor: Cursor, topic: str, start: Mapping[int, int]) -> Collected:
-    """Count the updates that rounds have read at or beyond an offset of each partition."""
+def collected_since(
+    cursor: Cursor, topic: str, start: Mapping[int, int], rows_start: Mapping[int, int]
+) -> Collected:
+    """Count the updates that rounds have read at or beyond an offset of each partition.
+
+    Parameters
+    ----------
+    start
+        Of the updates' own topic.
+    rows_start
+        Of the rows' topic: a device counts once a window of its has a row at or beyond. Windows
+        that were open before may be of devices that send nothing any more.
+    """
     cursor.execute(
-        "SELECT count(*), count(DISTINCT u.device_id) FROM local_models AS u"
-        " JOIN unnest(%s::int [], %s::bigint []) AS s (kafka_partition, first_offset)"
-        " ON u.kafka_partition = s.kafka_partition AND u.kafka_offset >= s.first_offset"
-        " WHERE u.kafka_topic = %s",
-        (list(start.keys()), list(start.values()), topic),
+        """
+        SELECT
+            count(*),
+            count(DISTINCT u.device_id) FILTER (
+                WHERE u.last_offset >= coalesce(r.first_offset, 0)
+            )
+        FROM local_models AS u
+        INNER JOIN
+            unnest(%s::int [], %s::bigint []) AS s (kafka_partition, first_offset)
+            ON u.kafka_partition = s.kafka_partition AND u.kafka_offset >= s.first_offset
+        LEFT JOIN
+            unnest(%s::int [], %s::bigint []) AS r (input_partition, first_offset)
+            ON u.input_partition = r.input_partition
+        WHERE u.kafka_topic = %s
+        """,
+        (
+            list(start.keys()),
+            list(start.values()),
+            list(rows_start.keys()),
+            list(rows_start.values()),
+            topic,
+        ),
     )
     [counts] = cursor.fetchall()
     return Collected(*counts)
