@@ -16,7 +16,7 @@ from flead.cli.stack import Json, duration
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from flead.stack.demonstration import Demonstration, Progress
+    from flead.stack.demonstration import Demonstration, DemonstrationOptions, Progress
 
 app = typer.Typer()
 SHOWN_VERSIONS = 12
@@ -43,8 +43,8 @@ def demo(
         bool,
         typer.Option(
             "--until-decision",
-            help="Stop after evaluations were checked and parts of the fleet have tried other"
-            " hyperparameters.",
+            help="Stop after evaluations were checked and a decision was taken on hyperparameters"
+            " that parts of the fleet have tried.",
         ),
     ] = False,
     timeout: Annotated[
@@ -69,37 +69,47 @@ def demo(
         raise typer.BadParameter(
             "--json needs --until-version or --until-decision: the object is printed at the end"
         )
-    rate_per_minute(rate)
+    per_minute = rate_per_minute(rate)
     import msgspec
 
     from flead.cli.progress import stack_progress
     from flead.cli.stack import show_addresses
     from flead.stack.addresses import Addresses
-    from flead.stack.decision import SETTINGS
+    from flead.stack.decision import decision_settings, period_seconds, unreached
     from flead.stack.demonstration import Demonstration, DemonstrationOptions, only_stream
     from flead.stack.home import Home
-    from flead.stack.lifecycle import give_back, running_services, up
+    from flead.stack.lifecycle import give_back, running_services, running_variables, up
     from flead.stack.status import stack_status
 
     home = Home.from_environment()
     options = DemonstrationOptions(
-        devices, rate, anomaly_rate, seed, until_version, timeout, with_analysis, until_decision
+        devices,
+        rate,
+        anomaly_rate,
+        seed,
+        until_version,
+        timeout,
+        with_analysis,
+        until_decision,
+        seconds_before_trials=period_seconds(devices, per_minute),
     )
-    if until_decision:
-        for name, value in SETTINGS.items():
-            os.environ.setdefault(name, value)
+    settings = decision_settings(devices, per_minute) if until_decision else {}
+    settings |= {name: os.environ[name] for name in settings.keys() & os.environ.keys()}
+    os.environ |= settings
     demonstration = Demonstration(
         home, Addresses.of(home), options, lambda: stack_status(home).total_memory_mb
     )
     last: Progress | None = None
     with interruptible(), only_stream(home):
         before = running_services(home)
+        if before and (warning := unreached(settings, running_variables(home))):
+            sys.stderr.write(f"{warning}\n")
         try:
             with stack_progress() as report:
                 up(home, [], report, resume=False)
             if not json:
                 show_addresses(home)
-            last = follow(demonstration, as_json=json, with_analysis=with_analysis)
+            last = follow(demonstration, as_json=json, options=options)
         except KeyboardInterrupt:
             sys.stderr.write("stopping\n")
         finally:
@@ -125,7 +135,9 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def follow(demonstration: "Demonstration", *, as_json: bool, with_analysis: bool) -> "Progress":
+def follow(
+    demonstration: "Demonstration", *, as_json: bool, options: "DemonstrationOptions"
+) -> "Progress":
     """Show the progress of a demonstration and return the last that there was."""
     from rich.console import Console
     from rich.live import Live
@@ -136,35 +148,47 @@ def follow(demonstration: "Demonstration", *, as_json: bool, with_analysis: bool
     with closing(run), Live(console=console, auto_refresh=False) as live:
         for progress in run:
             if console.is_terminal and not as_json:
-                live.update(render(progress, before, with_analysis=with_analysis), refresh=True)
+                live.update(render(progress, before, options), refresh=True)
             elif before is None or len(progress.versions) > len(before.versions):
-                console.print(summary(progress, with_analysis=with_analysis), soft_wrap=True)
+                console.print(summary(progress, options), soft_wrap=True)
             before = progress
     if before is None:
         raise RuntimeError("a demonstration reports at least once")
     return before
 
 
-def summary(progress: "Progress", *, with_analysis: bool) -> str:
+def summary(progress: "Progress", options: "DemonstrationOptions") -> str:
     """Return one line for a log."""
     newest = progress.versions[-1].version if progress.versions else "none yet"
-    analysed = f", {', '.join(analysis_lines(progress))}" if with_analysis else ""
+    more = "".join(f", {line}" for line in lines_of(progress, options))
     return (
         f"· {progress.seconds:.0f} s: {progress.rows:,} rows, {progress.local_updates:,} updates, "
         f"version {newest}, lag {progress.consumer_lag_rows_end:,} rows, "
-        f"{progress.peak_memory_mb:,.0f} MB{analysed}"
+        f"{progress.peak_memory_mb:,.0f} MB{more}"
     )
 
 
-def analysis_lines(progress: "Progress") -> tuple[str, str]:
-    """Say what the analysis has written: of rows, and of models."""
-    return (
-        f"{progress.stream_windows:,} windows, {progress.batch_rows:,} results of the day",
-        f"{progress.evaluations:,} versions evaluated, {progress.feedback_rows:,} predictions kept",
-    )
+def lines_of(progress: "Progress", options: "DemonstrationOptions") -> list[str]:
+    """Say what the analysis has written, of rows and of models, and what was decided on."""
+    lines = []
+    if options.with_analysis:
+        lines += [
+            f"{progress.stream_windows:,} windows, {progress.batch_rows:,} results of the day",
+            f"{progress.evaluations:,} versions evaluated,"
+            f" {progress.feedback_rows:,} predictions kept",
+        ]
+    if options.until_decision:
+        lines.append(
+            f"{progress.checked_evaluations:,} evaluations checked,"
+            f" {progress.trial_updates:,} updates of trials,"
+            f" {progress.tuning_decisions:,} decisions"
+        )
+    return lines
 
 
-def render(progress: "Progress", before: "Progress | None", *, with_analysis: bool) -> "Group":
+def render(
+    progress: "Progress", before: "Progress | None", options: "DemonstrationOptions"
+) -> "Group":
     """Draw the live table: what flows, and the newest versions with their measured figures."""
     from rich import box
     from rich.console import Group
@@ -180,8 +204,7 @@ def render(progress: "Progress", before: "Progress | None", *, with_analysis: bo
         f"         {progress.local_updates:,} updates of {progress.devices:,} devices, "
         f"{progress.checkpoints_completed} checkpoints, {progress.peak_memory_mb:,.0f} MB"
     )
-    if with_analysis:
-        flow.append("".join(f"\n         {line}" for line in analysis_lines(progress)))
+    flow.append("".join(f"\n         {line}" for line in lines_of(progress, options)))
     table = Table(
         "version", "updates", "devices", "accuracy", "log loss", "scored on", box=box.SIMPLE_HEAD
     )

@@ -58,7 +58,8 @@ class DemonstrationOptions(msgspec.Struct, frozen=True):
     It does not stop by itself before rounds have heard of every device of the fleet. With the
     analysis it does not stop before each of Spark's jobs has written something, and the
     runs that it has started have ended; until a decision, not before evaluations were checked and
-    devices have tried other hyperparameters.
+    one was taken on other hyperparameters that devices have tried. They are asked to
+    `seconds_before_trials` after the first version.
     """
 
     devices: int = 2407
@@ -69,6 +70,7 @@ class DemonstrationOptions(msgspec.Struct, frozen=True):
     timeout_seconds: float = 1800.0
     with_analysis: bool = False
     until_decision: bool = False
+    seconds_before_trials: float = 60.0
     hyperparameters: Hyperparameters = Hyperparameters()
 
     @property
@@ -101,7 +103,9 @@ class Progress(msgspec.Struct, frozen=True):
     stream_windows: int
     batch_rows: int
     quality_results: int
+    checked_evaluations: int
     tuning_decisions: int
+    decisions_on_trials: int
     trial_updates: int
 
 
@@ -189,7 +193,7 @@ class Demonstration:
             analysis = Analysis(self._addresses, say) if self._options.with_analysis else None
             if analysis is not None:
                 analysis.begin()
-            decision = Decision(self._addresses, say) if self._options.until_decision else None
+            decision = self._decision(say) if self._options.until_decision else None
             while True:
                 try:
                     progress = self._measure(job_id)
@@ -201,7 +205,7 @@ class Demonstration:
                 if analysis is not None:
                     analysis.go_on(progress.stream_windows)
                 if decision is not None:
-                    decision.go_on(len(progress.versions), progress.tuning_decisions)
+                    decision.go_on(progress)
                 if self._is_done(progress) and (analysis is None or analysis.is_over):
                     return
                 self._check(progress, fleet)
@@ -216,6 +220,9 @@ class Demonstration:
         with connect(self._addresses.database_url) as connection, connection.cursor() as cursor:
             self._version_start = newest_version(cursor)
             self._start = database_time(cursor)
+
+    def _decision(self, say: Callable[[str], None]) -> Decision:
+        return Decision(self._addresses, say, self._start, self._options.seconds_before_trials)
 
     def _deploy(self, say: Callable[[str], None]) -> str:
         """Deploy the training job, in the place of any that runs; return the id of Flink's job."""

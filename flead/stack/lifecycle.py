@@ -151,6 +151,11 @@ def running_services(home: Home) -> frozenset[str]:
     return frozenset(name for name in all_services(home) if supervisor.info(name).is_up)
 
 
+def running_variables(home: Home) -> dict[str, str]:
+    """Return the variables that the services of a running stack inherit; none when none runs."""
+    return Supervisor(home).environment()
+
+
 def give_back(
     home: Home, before: Collection[str], deployment_id: str | None, report: Report
 ) -> None:

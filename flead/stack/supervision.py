@@ -105,6 +105,15 @@ class Supervisor:
         self.socket.unlink(missing_ok=True)
         self._pid_file.unlink(missing_ok=True)
 
+    def environment(self) -> dict[str, str]:
+        """Return the variables that it was started with, which its services inherit."""
+        leader = processes.Record.read(self.home, NAME)
+        if leader is None or not leader.is_alive():
+            return {}
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(leader.pid).environ()
+        return {}
+
     def info(self, service: str) -> ProcessInfo:
         """Return the state of a service.
 

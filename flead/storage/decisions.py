@@ -152,6 +152,12 @@ def newest(cursor: Cursor, feature_schema: str) -> TuningDecision | None:
     return _one(cursor)
 
 
+def newest_since(cursor: Cursor, instant: datetime) -> TuningDecision | None:
+    """Return the last decision that was begun at `instant` or later."""
+    cursor.execute(f"{_SELECT} WHERE created_at >= %s ORDER BY revision DESC LIMIT 1", (instant,))
+    return _one(cursor)
+
+
 def behind(cursor: Cursor, fleet_revision: int) -> TuningDecision | None:
     """Return the decision that a revision of the fleet comes from; None when a person set it."""
     cursor.execute(f"{_SELECT} WHERE fleet_revision = %s", (fleet_revision,))

@@ -110,20 +110,37 @@ def analysed_since(cursor: Cursor, since: datetime) -> Analysed:
 
 
 class Decided(msgspec.Struct, frozen=True):
-    """What decisions rest on and were: results of quality checks, decisions, and trial updates."""
+    """What decisions rest on and were.
+
+    `quality_results` counts results of quality checks, `checked_evaluations` evaluations that were
+    released or quarantined, `tuning_decisions` decisions that were taken, `decisions_on_trials`
+    those of them that ended trials, and `trial_updates` updates of devices that tried something.
+    """
 
     quality_results: int
+    checked_evaluations: int
     tuning_decisions: int
+    decisions_on_trials: int
     trial_updates: int
 
 
 def decided_since(cursor: Cursor, since: datetime) -> Decided:
-    """Count decisions from a time on, and the updates of devices that tried something."""
+    """Count decisions from a time on, and the updates of devices that tried something.
+
+    What is proposed, tried or to be approved is no decision yet, and what has expired is none.
+    """
     cursor.execute(
         """
+        WITH taken AS (
+            SELECT trial_started_at FROM tuning_decisions
+            WHERE decided_at >= %(since)s AND status <> 'expired'
+        )
+
         SELECT
             (SELECT count(*) FROM data_quality_results WHERE created_at >= %(since)s),
-            (SELECT count(*) FROM tuning_decisions WHERE created_at >= %(since)s),
+            (SELECT count(*) FROM evaluation_runs WHERE quality_checked_at >= %(since)s),
+            (SELECT count(*) FROM taken),
+            (SELECT count(trial_started_at) FROM taken),
             (
                 SELECT count(*) FROM local_models
                 WHERE kafka_timestamp >= %(since)s AND trial IS NOT NULL

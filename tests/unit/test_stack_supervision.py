@@ -6,7 +6,7 @@ import tempfile
 import pytest
 
 from flead.stack.home import Home
-from flead.stack.lifecycle import inherited_variables
+from flead.stack.lifecycle import inherited_variables, running_variables
 from flead.stack.service import StackError
 from flead.stack.supervision import Supervisor
 
@@ -70,3 +70,17 @@ def test_variables_of_another_interpreter_are_not_inherited():
     assert inherited == {"LANG": "C", "NO_PROXY": "127.0.0.1,localhost"} | {
         "no_proxy": "127.0.0.1,localhost"
     }
+
+
+def test_a_running_supervisor_tells_what_its_services_inherit(tmp_path):
+    home = Home.from_environment({"FLEAD_HOME": str(tmp_path)})
+    supervisor = Supervisor(home)
+    assert running_variables(home) == {}
+    home.logs.mkdir()
+
+    supervisor.start([], {"FLEAD_TUNING_TRIALS": "3"})
+    try:
+        assert running_variables(home)["FLEAD_TUNING_TRIALS"] == "3"
+    finally:
+        supervisor.shut_down()
+    assert running_variables(home) == {}

@@ -369,14 +369,28 @@ class TestCrashes:
         assert states == [TrialState.COMPLETE] * 3
 
 
-def test_decisions_and_the_updates_of_trials_are_counted_for_those_who_watch(tried):
-    won(tried)
+class TestCountsForThoseWhoWatch:
+    def counted(self, fleet):
+        with connect(fleet.database_url) as connection, connection.cursor() as cursor:
+            return decided_since(cursor, START)
 
-    with connect(tried.database_url) as connection, connection.cursor() as cursor:
-        decided = decided_since(cursor, START)
+    def test_a_decision_counts_once_it_is_taken(self, tried):
+        won(tried)
 
-    arms = judge(tried).evidence["judgement"]["arms"]
-    assert decided == Decided(0, 1, sum(arm["devices"] for arm in arms))
+        before = self.counted(tried)
+        arms = judge(tried).evidence["judgement"]["arms"]
+        after = self.counted(tried)
+
+        updates = sum(arm["devices"] for arm in arms)
+        assert before == Decided(0, 0, 0, 0, updates)
+        assert after == Decided(0, 0, 1, 1, updates)
+
+    def test_one_that_has_expired_has_decided_nothing(self, tried):
+        assert judge(tried).status is DecisionStatus.EXPIRED
+
+        counted = self.counted(tried)
+
+        assert (counted.tuning_decisions, counted.decisions_on_trials) == (0, 0)
 
 
 def test_a_change_that_is_not_stored_cannot_be_written(fleet, stuck):
