@@ -9,6 +9,10 @@ the task `check` shows the same as pages (the files are in `FLEAD_DATA_DOCS_DIR`
 A critical failure quarantines the whole run: its rows stay, readers of `passed_evaluations` and
 `passed_feedback` do not see them, and devices are told nothing. Warnings are told and nothing more.
 
+When what has passed shows the head worse than its parent, by the rule and the margins of a round
+(`FLEAD_ROLLBACK_MARGIN`, `FLEAD_ROLLBACK_RELATIVE_MARGIN`), `roll_back` triggers `rollback_model`:
+the next round may be long in coming.
+
 ## Triage
 * **`tell` failed: an evaluation is in quarantine.** The message names each rule with an example.
   Find the cause and repair it, then trigger this DAG with `evaluation_run_id`: the run is checked
@@ -18,16 +22,19 @@ A critical failure quarantines the whole run: its rows stay, readers of `passed_
 * **`check` failed with SuiteError.** A file of `expectations/` cannot be read.
 * **`release` failed.** What passed is ready in the table `outbox`: clear the task, or let the next
   round publish it.
+* **A run of `rollback_model` was triggered.** Its Params say which version was worse, and by what.
 * **Runs end as skipped.** Nothing awaited its check.
 """
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import Param, dag, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.sdk.types import OutletEventAccessorsProtocol
 
+from flead.settings import Settings
 from flead_airflow import connections
 from flead_airflow.assets import EVALUATION, FEEDBACK
 from flead_airflow.defaults import task_defaults
@@ -89,6 +96,19 @@ def tell(verdicts: list[dict[str, Any]]) -> None:
         raise AirflowFailException("\n".join(quarantined))
 
 
+@task.short_circuit(multiple_outputs=False)
+def judge_head(verdicts: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the Params of a rollback when what has passed shows the head worse than its parent."""
+    from flead.rounds.rollback import worse_by_evaluation
+
+    if all(verdict["status"] != "passed" for verdict in verdicts):
+        return None
+    worse = worse_by_evaluation(connections.servers().database_url, Settings.from_environment())
+    if worse is None:
+        return None
+    return {"version": worse.good, "head": worse.head, "reason": worse.reason}
+
+
 @dag(
     schedule=[EVALUATION],
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
@@ -112,10 +132,19 @@ def tell(verdicts: list[dict[str, Any]]) -> None:
     ),
 )
 def evaluation_quality() -> None:
-    """Find, check, release, tell."""
+    """Find, check, release, tell, take back."""
     check = CheckEvaluationsOperator(task_id="check", evaluation_run_ids=find())
     release(check.output)
     tell(check.output)
+    TriggerDagRunOperator(
+        task_id="roll_back",
+        trigger_dag_id="rollback_model",
+        # The same each time that the task runs, and so is what it triggers.
+        trigger_run_id="evaluation_quality__{{ run_id }}",
+        skip_when_already_exists=True,
+        logical_date=None,
+        conf=judge_head(check.output),
+    )
 
 
 evaluation_quality()

@@ -3,11 +3,13 @@
 The good weights are published as a new version, which devices adopt within a checkpoint; all
 versions after the good one are marked `rolled_back`, and updates that are based on them are
 rejected. Personalized models go back to what they were before. Rounds roll back by themselves when
-a head turns out worse than its parent; this DAG is for people, and for other programs.
+a head turns out worse than its parent; this DAG is for people, for `evaluation_quality` where no
+round comes, and for other programs.
 
 ## Triage
 * **`roll_back` failed with RollbackError.** The message says what is wrong with the version;
   `bin/flead models list` shows which were promoted.
+* **`roll_back` is skipped.** The version `head` that was to be taken back is the head no longer.
 * **`publish` failed.** The rollback is stored and waits in the table `outbox`: clear the task, or
   let the next round publish it.
 * **The devices still use the bad version.** Does the training job run (`bin/flead status`)? Updates
@@ -18,6 +20,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Param, dag, task
+from airflow.sdk.exceptions import AirflowSkipException
 from airflow.sdk.types import OutletEventAccessorsProtocol
 
 from flead.settings import Settings
@@ -29,15 +32,20 @@ from flead_airflow.defaults import task_defaults
 @task
 def roll_back(params: dict[str, Any], run_id: str) -> int:
     """Store the version that carries the good weights."""
+    from flead.rounds.rollback import HeadReplacedError
     from flead.rounds.rollback import roll_back as restore
 
-    return restore(
-        connections.servers().database_url,
-        Settings.from_environment(),
-        params["version"],
-        params["reason"],
-        f"rollback_model/{run_id}",
-    )
+    try:
+        return restore(
+            connections.servers().database_url,
+            Settings.from_environment(),
+            params["version"],
+            params["reason"],
+            f"rollback_model/{run_id}",
+            head=params["head"],
+        )
+    except HeadReplacedError as reason:
+        raise AirflowSkipException(str(reason)) from None
 
 
 @task(outlets=[GLOBAL_MODEL])
@@ -62,6 +70,12 @@ def publish(version: int, outlet_events: OutletEventAccessorsProtocol) -> None:
             type=["null", "integer"],
             minimum=1,
             description="Promoted version to go back to; the parent of the head when empty",
+        ),
+        "head": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            description="Version to take back; nothing is done when it is the head no longer",
         ),
         "reason": Param("asked for", type="string", minLength=1, description="Why; it is stored"),
     },

@@ -9,7 +9,7 @@ from flead.contracts.messages import GlobalModel, ModelStatus
 from flead.federation.artifact import artifact_bytes, artifact_sha256
 from flead.federation.gate import Comparison, Limits, compare, is_enough, is_worse
 from flead.rounds.artifacts import artifact_path
-from flead.rounds.lineage import Lineage, current_lineage
+from flead.rounds.lineage import Lineage, NothingDeployedError, current_lineage
 from flead.rounds.promotion import (
     REACH_ROUNDS,
     as_pairs,
@@ -32,8 +32,26 @@ class RollbackError(Exception):
     """There is no such way back; the message says why."""
 
 
+class HeadReplacedError(RollbackError):
+    """Another version is the head by now: nothing was taken back."""
+
+
+class WorseHead(msgspec.Struct, frozen=True):
+    """A head that an evaluation found worse than its parent, the `good` version."""
+
+    head: int
+    good: int
+    reason: str
+
+
 def roll_back(
-    database_url: str, settings: Settings, to_version: int | None, reason: str, request_id: str
+    database_url: str,
+    settings: Settings,
+    to_version: int | None,
+    reason: str,
+    request_id: str,
+    *,
+    head: int | None = None,
 ) -> int:
     """Take the head back on somebody's request; the caller publishes the outbox.
 
@@ -44,6 +62,8 @@ def roll_back(
         unless the head restores another already.
     request_id
         Names the request, so that one that is repeated changes nothing more.
+    head
+        The version that is to be taken back; None for whichever is the head.
 
     Returns
     -------
@@ -52,6 +72,8 @@ def roll_back(
 
     Raises
     ------
+    HeadReplacedError
+        When `head` is given and another version is the head.
     RollbackError
         When there is nothing to take back, or the version cannot be gone back to.
     NothingDeployedError
@@ -64,6 +86,8 @@ def roll_back(
         lineage = current_lineage(cursor)
         if lineage.parent is None:
             raise RollbackError("no version was promoted yet: there is nothing to roll back")
+        if head is not None and head != (current := lineage.parent.model.version):
+            raise HeadReplacedError(f"the head is version {current}, no longer {head}")
         good = _target(cursor, lineage.parent.model, to_version)
         model = _restore(
             cursor, lineage.parent.model, good, settings, reason, None, None, request_id
@@ -78,17 +102,13 @@ def roll_back_if_worse(
 
     By the prequential loss, paired by the devices that scored both, or by a passed evaluation of
     both on the same window. A version that restores another is not taken back in turn: what made
-    the loss rise then was not the model. For the same reason rounds take back one head in
-    `gate_timeout_seconds` at most.
+    the loss rise then was not the model. For the same reason rounds and evaluations take back one
+    head in `gate_timeout_seconds` at most.
     """
-    if lineage.parent is None or lineage.parent.model.restored_version is not None:
+    pair = _head_and_good(cursor, lineage, settings)
+    if pair is None:
         return None
-    head = lineage.parent.model
-    if promotions.restored_within(cursor, head.feature_schema, settings.gate_timeout_seconds):
-        return None
-    good = models.models(cursor, [head.parent_version]).get(head.parent_version)
-    if good is None or good.model.status is not ModelStatus.PROMOTED:
-        return None
+    head, good = pair
     comparison = compare(
         as_pairs(
             promotions.prequential_losses(
@@ -104,13 +124,55 @@ def roll_back_if_worse(
     if comparison is not None and is_enough(comparison, limits) and is_worse(comparison, limits):
         reason = "its prequential loss is worse than its parent's on the same devices"
         return _restore(cursor, head, good, settings, reason, comparison, number)
-    losses = promotions.evaluated_losses(cursor, head.version, good.model.version)
-    if losses is not None:
-        own, reference = losses
-        if own - reference > max(limits.margin, limits.relative_margin * reference):
-            reason = f"evaluated log loss {own:.4f} against {reference:.4f} of its parent"
-            return _restore(cursor, head, good, settings, reason, None, number)
+    if (evaluated := _evaluated_worse(cursor, head, good, settings)) is not None:
+        return _restore(cursor, head, good, settings, evaluated, None, number)
     return None
+
+
+def worse_by_evaluation(database_url: str, settings: Settings) -> WorseHead | None:
+    """Return the head when a passed evaluation found it worse than its parent, by a round's rule.
+
+    Changes nothing: `roll_back` takes it back.
+    """
+    with connect(database_url) as connection, connection.cursor() as cursor:
+        try:
+            pair = _head_and_good(cursor, current_lineage(cursor), settings)
+        except NothingDeployedError:
+            return None
+        if pair is None:
+            return None
+        head, good = pair
+        reason = _evaluated_worse(cursor, head, good, settings)
+    return None if reason is None else WorseHead(head.version, good.model.version, reason)
+
+
+def _head_and_good(
+    cursor: Cursor, lineage: Lineage, settings: Settings
+) -> tuple[GlobalModel, StoredModel] | None:
+    """Return the head and its parent, None when it is not to be taken back without being asked."""
+    if lineage.parent is None or lineage.parent.model.restored_version is not None:
+        return None
+    head = lineage.parent.model
+    if promotions.restored_within(cursor, head.feature_schema, settings.gate_timeout_seconds):
+        return None
+    good = models.models(cursor, [head.parent_version]).get(head.parent_version)
+    if good is None or good.model.status is not ModelStatus.PROMOTED:
+        return None
+    return head, good
+
+
+def _evaluated_worse(
+    cursor: Cursor, head: GlobalModel, good: StoredModel, settings: Settings
+) -> str | None:
+    """Return why a passed evaluation of both on the same window speaks against the head."""
+    losses = promotions.evaluated_losses(cursor, head.version, good.model.version)
+    if losses is None:
+        return None
+    own, reference = losses
+    margin = max(settings.rollback_margin, settings.rollback_relative_margin * reference)
+    if own - reference <= margin:
+        return None
+    return f"evaluated log loss {own:.4f} against {reference:.4f} of its parent"
 
 
 def _limits(cursor: Cursor, feature_schema: str, settings: Settings, number: int) -> Limits:

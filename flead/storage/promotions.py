@@ -12,6 +12,9 @@ from flead.storage.copying import copy_rows
 ROUND: Final = "aggregation_round"
 """Decides where nobody was asked."""
 
+EVALUATION: Final = "rollback_model/evaluation_quality__"
+"""Begins who decides where an evaluation has triggered a run of `rollback_model`."""
+
 
 class Decision(StrEnum):
     """What became of a version; `restored` is one that carries the weights of an earlier one."""
@@ -61,18 +64,19 @@ def restored_by(cursor: Cursor, decided_by: str) -> int | None:
 
 
 def restored_within(cursor: Cursor, feature_schema: str, seconds: float) -> bool:
-    """Whether a round has taken a head of the schema back in the last `seconds`."""
+    """Whether a head of the schema was taken back in the last `seconds` without being asked to."""
     cursor.execute(
         """
         SELECT EXISTS (
             SELECT FROM promotion_decisions AS made
             INNER JOIN federated_models AS model ON made.version = model.version
-            WHERE made.decision = 'restored' AND made.decided_by = %s
+            WHERE made.decision = 'restored'
+                AND (made.decided_by = %s OR starts_with(made.decided_by, %s))
                 AND model.feature_schema = %s
                 AND made.decided_at > now() - make_interval(secs => %s)
         )
         """,
-        (ROUND, feature_schema, seconds),
+        (ROUND, EVALUATION, feature_schema, seconds),
     )
     return bool(cursor.fetchall()[0][0])
 

@@ -5,6 +5,8 @@ import time
 
 import msgspec
 import pytest
+from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+from airflow.models import DagRun
 from airflow.models.asset import AssetEvent, AssetModel
 from airflow.utils.session import create_session
 from sqlalchemy import select
@@ -31,6 +33,7 @@ from flead.storage import deployments
 from flead.storage.connection import connect
 from flead.storage.deployments import AttemptStatus
 from flead.storage.migrations import migrate
+from flead.storage.promotions import EVALUATION
 from flead_airflow.flink.hook import FlinkRestHook
 from tests.integration import tuned_fleet
 from tests.integration.airflow import evaluated_run
@@ -350,6 +353,51 @@ class TestEvaluationQuality:
         create_topics({"bootstrap.servers": kafka})
         evaluated_run.fill(database_url)
 
+    @pytest.fixture
+    def known_rollback(self, checkout, run_dag):
+        """Let Airflow know the DAG that is triggered; forget the runs that no scheduler starts."""
+        bag = DagBag(str(checkout / "dags" / "rollback_model.py"))
+        sync_bag_to_db(bag, "dags-folder", None)
+        yield
+        with create_session() as session:
+            for run in session.scalars(select(DagRun).where(DagRun.dag_id == "rollback_model")):
+                session.delete(run)
+
+    def test_takes_back_a_head_that_an_evaluation_has_shown_to_be_worse_than_its_parent(
+        self, run_dag, known_rollback, database_url, kafka, tmp_path, monkeypatch
+    ):
+        monkeypatch.setenv("GLOBAL_MODELS_DIR", str(tmp_path))
+        with connect(database_url) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO model_head (feature_schema, version)"
+                " SELECT feature_schema, version FROM federated_models WHERE version = 3"
+            )
+            # Its parent loses .02 nats a row, the head .167: the margin is .1.
+            cursor.execute(
+                "UPDATE model_evaluations SET log_loss = 0.12 * log_loss,"
+                " log_loss_sum = 0.12 * log_loss_sum WHERE model_version = 1"
+            )
+
+        run = run_dag("evaluation_quality")
+
+        assert (run.state, states(run)["roll_back"]) == ("success", "success")
+        with create_session() as session:
+            [triggered] = session.scalars(
+                select(DagRun).where(DagRun.run_id == f"evaluation_quality__{run.run_id}")
+            )
+        assert f"{triggered.dag_id}/{triggered.run_id}".startswith(EVALUATION)
+        reason = "evaluated log loss 0.1667 against 0.0200 of its parent"
+        assert triggered.conf == {"version": 1, "head": 3, "reason": reason}
+
+        assert run_dag("rollback_model", **triggered.conf).state == "success"
+
+        model = newest_message(kafka, Topic.GLOBAL_UPDATES, GlobalModel)
+        assert (model.version, model.restored_version) == (4, 1)
+        again = run_dag("rollback_model", **triggered.conf)
+        assert states(again) == {"roll_back": "skipped", "publish": "skipped"}
+        unmoved = run_dag("evaluation_quality", evaluation_run_id=evaluated_run.RUN)
+        assert (unmoved.state, states(unmoved)["roll_back"]) == ("success", "skipped")
+
     def test_quarantines_an_evaluation_and_releases_it_once_it_is_repaired(
         self, run_dag, database_url, kafka, tmp_path
     ):
@@ -366,6 +414,8 @@ class TestEvaluationQuality:
             "check": "success",
             "release": "skipped",
             "tell": "failed",
+            "judge_head": "success",
+            "roll_back": "skipped",
         }
         assert end_offsets(properties, Topic.FEEDBACK) == before
 
@@ -387,6 +437,8 @@ class TestEvaluationQuality:
         )
         with create_session() as session:
             [event] = session.scalars(
-                select(AssetEvent).join(AssetEvent.asset).where(AssetModel.name == "feedback")
+                select(AssetEvent)
+                .join(AssetEvent.asset)
+                .where(AssetModel.name == "feedback", AssetEvent.source_run_id == again.run_id)
             )
         assert event.extra["evaluation_run_id"] == evaluated_run.RUN

@@ -14,7 +14,13 @@ from flead.messaging.reading import end_offsets
 from flead.rounds.aggregation import aggregate
 from flead.rounds.publishing import publish
 from flead.rounds.replay import replay
-from flead.rounds.rollback import RollbackError, roll_back
+from flead.rounds.rollback import (
+    HeadReplacedError,
+    RollbackError,
+    WorseHead,
+    roll_back,
+    worse_by_evaluation,
+)
 from flead.storage.rounds import RoundState
 
 pytestmark = [
@@ -367,6 +373,41 @@ class TestRollback:
         assert statuses(promoted)[:4] == [
             (1, "promoted"), (2, "rolled_back"), (3, "rejected"), (4, "promoted"),
         ]  # fmt: skip
+
+    def test_what_an_evaluation_says_of_the_head_is_known_before_the_next_round(self, promoted):
+        assert worse_by_evaluation(promoted.database_url, promoted.settings) is None
+
+        evaluate(promoted)
+
+        assert worse_by_evaluation(promoted.database_url, promoted.settings) == WorseHead(
+            head=2, good=1, reason="evaluated log loss 0.9000 against 0.2000 of its parent"
+        )
+        assert head(promoted) == 2
+
+    def test_a_head_that_is_named_is_taken_back_once_whoever_asks(self, promoted):
+        evaluate(promoted)
+        back = roll_back(promoted.database_url, promoted.settings, 1, "worse", "first", head=2)
+
+        with pytest.raises(HeadReplacedError, match="the head is version 4, no longer 2"):
+            roll_back(promoted.database_url, promoted.settings, 1, "worse", "second", head=2)
+        again = roll_back(promoted.database_url, promoted.settings, 1, "worse", "first", head=2)
+
+        assert (back, again, head(promoted)) == (4, 4, 4)
+        assert worse_by_evaluation(promoted.database_url, promoted.settings) is None
+
+    def test_after_an_evaluation_took_a_head_back_rounds_wait_with_the_next(
+        self, promoted, round_of
+    ):
+        request = "rollback_model/evaluation_quality__run"
+        roll_back(promoted.database_url, promoted.settings, 1, "worse", request, head=2)
+        round_of(B, base=4, scored=GOOD)
+        round_of(B, base=4, scored=GOOD, challenged=(5, *GOOD))
+        assert head(promoted) == 5
+
+        round_of(B, base=5, scored=BAD)
+        too_soon = round_of(B, base=5, scored=BAD)
+
+        assert (too_soon.state, head(promoted)) == (RoundState.WAITING, 5)
 
     @pytest.mark.parametrize(
         ("to_version", "message"), [(9, "no version 9"), (2, "not an earlier"), (3, "not an")]
