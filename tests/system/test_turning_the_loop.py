@@ -10,17 +10,28 @@ from flead.stack.airflow_rest import AirflowClient
 from flead.stack.decision import TUNING_DAG
 from tests.system.conftest import DEVICES, Resumed, wait_until
 
-pytestmark = [pytest.mark.servers, pytest.mark.lengthy, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.servers, pytest.mark.lengthy, pytest.mark.timeout(1800)]
 
-DECISION_SECONDS = 300
+CHECK_SECONDS = 300
+"""Tasks that the stack's stop has cut short are tried again."""
+
+ROWS_SECONDS = 300
+"""The fleet may have to wait until a job of its own features is deployed again."""
+
+DECISION_SECONDS = 420
+"""Trials, the watch of what they led to, and the steps between."""
+
+MIN_DEVICES = 5
 
 
 @dataclass(frozen=True)
 class Decided:
-    """The row of a decision, and the run of the DAG that took it."""
+    """The row of a decision on trials, the run of the DAG that took it, and what it has led to."""
 
     run: str
     row: dict[str, Any]
+    fleet_revision: int
+    """With which the whole fleet trains in the end, also when what was adopted was taken back."""
 
     @property
     def trials(self) -> dict[str, dict[str, Any]]:
@@ -32,14 +43,18 @@ class Decided:
 def decided(streaming: Resumed) -> Decided:
     """Ask for a decision once devices have a period before it, and wait until it was taken."""
     began = datetime.now(UTC)
-    wait_until(lambda: devices_with_rows_since(streaming, began) == DEVICES, DECISION_SECONDS)
+    wait_until(lambda: devices_with_rows_since(streaming, began) >= DEVICES, ROWS_SECONDS)
     with AirflowClient.of(streaming.addresses) as airflow:
         run = airflow.trigger(TUNING_DAG, {"force": True})
         wait_until(lambda: airflow.has_ended(TUNING_DAG, run), DECISION_SECONDS)
     [(row,)] = streaming.query(
-        "SELECT to_jsonb(decision) FROM tuning_decisions AS decision ORDER BY revision DESC LIMIT 1"
+        "SELECT to_jsonb(decision) FROM tuning_decisions AS decision"
+        " WHERE trial_started_at IS NOT NULL ORDER BY revision DESC LIMIT 1"
     )
-    return Decided(run, row)
+    [(fleet_revision,)] = streaming.query(
+        "SELECT fleet_revision FROM tuning_decisions ORDER BY revision DESC LIMIT 1"
+    )
+    return Decided(run, row, fleet_revision)
 
 
 def devices_with_rows_since(stack: Resumed, began: datetime) -> int:
@@ -53,23 +68,27 @@ def devices_with_rows_since(stack: Resumed, began: datetime) -> int:
 
 
 def test_evaluations_were_checked_before_they_led_to_anything(streaming: Resumed) -> None:
-    results = dict(
-        streaming.query("SELECT table_name, count(*) FROM data_quality_results GROUP BY table_name")
-    )
+    def checked() -> set[str]:
+        return {
+            table for (table,) in streaming.query("SELECT table_name FROM data_quality_results")
+        }
 
-    assert results["model_evaluations"] > 0
-    assert results["model_feedback"] > 0
+    tables = {"model_evaluations", "model_feedback"}
+    wait_until(lambda: tables <= checked(), CHECK_SECONDS)
+    assert tables <= checked()
 
 
 def test_the_decision_is_a_row_with_its_evidence(decided: Decided) -> None:
     # A large step waits for an answer, which nobody gives.
-    assert decided.row["status"] in {"kept", "adopted", "rejected"}
+    assert decided.row["status"] in {"adopted", "rejected"}
     assert decided.row["decided_at"] is not None
     assert len(decided.trials) == 2
     assert decided.row["incumbent"] not in decided.trials.values()
     arms = decided.row["evidence"]["judgement"]["arms"]
     assert {arm["trial"] for arm in arms} == set(decided.trials)
-    assert all(arm["devices"] >= 5 for arm in arms)
+    # A hash puts a quarter of the fleet into each, more or less.
+    compared = [arm for arm in arms if arm["p_holm"] is not None]
+    assert compared == [arm for arm in arms if arm["devices"] >= MIN_DEVICES] != []
 
 
 def test_updates_of_trials_are_kept_and_not_averaged(streaming: Resumed, decided: Decided) -> None:
@@ -99,11 +118,10 @@ def test_the_fleet_trains_with_what_was_decided(streaming: Resumed, decided: Dec
     def newest() -> list[tuple[int, str | None]]:
         return streaming.query(
             "SELECT hyperparameters_revision, trial FROM local_models"
-            " ORDER BY kafka_timestamp DESC LIMIT 40"
+            " ORDER BY kafka_timestamp DESC LIMIT %s",
+            DEVICES,
         )
 
-    revision = decided.row["fleet_revision"]
-    wait_until(lambda: newest() and {trial for _, trial in newest()} == {None})
-    if revision is not None:
-        wait_until(lambda: {each for each, _ in newest()} == {revision})
-    assert len(newest()) == 40
+    wait_until(lambda: set(newest()) == {(decided.fleet_revision, None)})
+
+    assert len(newest()) == DEVICES
