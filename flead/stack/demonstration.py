@@ -195,17 +195,14 @@ class Demonstration:
                 analysis.begin()
             decision = self._decision(say) if self._options.until_decision else None
             while True:
-                try:
+                with _answering_servers():
                     progress = self._measure(job_id)
-                except (KafkaException, psycopg2.OperationalError, httpx.HTTPError) as error:
-                    raise DemonstrationError(
-                        f"a server no longer answers ({error}); see `flead status`"
-                    ) from error
                 yield progress
-                if analysis is not None:
-                    analysis.go_on(progress.stream_windows)
-                if decision is not None:
-                    decision.go_on(progress)
+                with _answering_servers():
+                    if analysis is not None:
+                        analysis.go_on(progress.stream_windows)
+                    if decision is not None:
+                        decision.go_on(progress)
                 if self._is_done(progress) and (analysis is None or analysis.is_over):
                     return
                 self._check(progress, fleet)
@@ -335,6 +332,16 @@ class Demonstration:
                 f" {progress.devices} of {options.devices} devices{awaited} after {limit:g} s;"
                 f" see the runs of the DAGs in Airflow ({self._addresses.airflow_url})"
             )
+
+
+@contextlib.contextmanager
+def _answering_servers() -> Iterator[None]:
+    try:
+        yield
+    except (KafkaException, psycopg2.OperationalError, httpx.HTTPError) as error:
+        raise DemonstrationError(
+            f"a server no longer answers ({error}); see `flead status`"
+        ) from error
 
 
 def analysis_of(progress: Progress) -> dict[str, int]:
