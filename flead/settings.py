@@ -88,9 +88,9 @@ class Settings(msgspec.Struct, frozen=True):
     rollback_alpha: Annotated[float, Meta(gt=0, lt=1)] = 0.01
     """Significance at which it is."""
     strategy: str = "fedavg"
-    """How updates are aggregated, by its name in `flead.federation.strategy`."""
+    """How updates are aggregated: `fedavg`, `fedmedian` or `fedtrimmedavg` (docs/federation.md)."""
     strategy_options: dict[str, Any] = {}
-    """JSON, as `{"staleness_discount": 0.5}`: see `flead.federation.strategy`."""
+    """JSON, as `{"staleness_discount": 0.5}`: see docs/federation.md."""
     global_models_dir: str = "models"
     """Folder of the model artifacts."""
     job_start_seconds: Annotated[float, Meta(gt=0)] = 300.0

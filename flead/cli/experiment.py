@@ -64,7 +64,9 @@ def experiment(
     split: Annotated[
         str, typer.Option(help="Share of each device's rows, in its time, that comes first.")
     ] = "temporal:0.7",
-    strategy: Annotated[str, typer.Option(help="How updates are aggregated.")] = "fedavg",
+    strategy: Annotated[
+        str, typer.Option(help="How updates are aggregated: fedavg, fedmedian or fedtrimmedavg.")
+    ] = "fedavg",
     strategy_option: Annotated[
         list[str] | None,
         typer.Option(help="Option of the strategy, NAME=VALUE; may be repeated."),

@@ -74,9 +74,9 @@ def run_experiment(dataset: Dataset, options: ExperimentOptions, progress: Progr
     Raises
     ------
     ValueError
-        When there is no such split or strategy.
+        When there is no such split.
     msgspec.ValidationError
-        When an option of the strategy is unknown or out of range.
+        When the strategy or an option of it is unknown, or the option out of range.
     """
     order = options.order or natural_order(dataset)
     share = split_share(options.split)

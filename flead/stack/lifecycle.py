@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from flead.federation.strategy import make_strategy
 from flead.settings import Settings
 from flead.stack import logs, ports, processes, streams, training
 from flead.stack.addresses import Addresses
@@ -100,7 +101,8 @@ def up(home: Home, names: Iterable[str], report: Report, *, resume: bool = True)
     msgspec.ValidationError
         A setting is wrong: Airflow's tasks would find that out one by one.
     """
-    Settings.from_environment()
+    settings = Settings.from_environment()
+    make_strategy(settings.strategy, settings.strategy_options)
     services = all_services(home)
     wanted = selected(services, names)
     prepare(home, wanted, report)

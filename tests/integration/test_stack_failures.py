@@ -59,20 +59,30 @@ def test_an_unknown_service_is_named_beside_the_known_ones(flead, make_home):
     assert "No service is called 'zookeeper'; there are kafka, postgres" in started.stderr
 
 
-def test_a_wrong_setting_is_one_line_before_any_server_starts(make_home):
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("ROUND_SECONDS", "often", "Expected `float`, got `str` - at `$.round_seconds`"),
+        (
+            "STRATEGY",
+            "fedmax",
+            "there is no strategy 'fedmax', only fedavg, fedmedian, fedtrimmedavg",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_one_line_before_any_server_starts(make_home, variable, value, said):
     home = make_home()
 
     started = subprocess.run(
         [home.python("tools"), "-m", "flead.cli", "up"],
-        env=os.environ | home.variables | {"FLEAD_ROUND_SECONDS": "often"},
+        env=os.environ | home.variables | {f"FLEAD_{variable}": value},
         check=False,
         capture_output=True,
         text=True,
     )
 
     assert started.returncode == 1
-    said = "flead: a value is not valid: Expected `float`, got `str` - at `$.round_seconds`\n"
-    assert started.stderr == said
+    assert started.stderr == f"flead: a value is not valid: {said}\n"
     assert processes.belonging_to(home, "supervisord") == []
 
 

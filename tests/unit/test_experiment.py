@@ -426,6 +426,28 @@ def test_the_command_prints_one_json_object_and_draws_the_curves(files, tmp_path
     assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        (["fedmedian"], {"server_learning_rate": 1.0}),
+        (
+            ["fedtrimmedavg", "--strategy-option", "beta=0.3"],
+            {"server_learning_rate": 1.0, "beta": 0.3},
+        ),
+    ],
+)
+def test_the_command_aggregates_by_the_strategy_that_it_is_given(files, given, options):
+    ran = CliRunner().invoke(app, [*files, "--json", "--strategy", *given])
+
+    assert ran.exit_code == 0, ran.output
+    result = json.loads(ran.stdout)
+    assert (result["strategy"], result["strategy_options"]) == (given[0], options)
+    assert result["versions"] > 1
+    averaged = json.loads(CliRunner().invoke(app, [*files, "--json"]).stdout)
+    assert result["holdout"]["global"] != averaged["holdout"]["global"]
+    assert result["holdout"]["local_only"] == averaged["holdout"]["local_only"]
+
+
 def test_the_command_prints_tables_for_people(files):
     ran = CliRunner().invoke(app, files)
 

@@ -335,6 +335,32 @@ class TestReplay:
         ):
             assert replay(federation.database_url, number) == Path(path).read_bytes()
 
+    @on_postgresql
+    def test_each_round_replays_with_the_strategy_that_made_it(self, federation, make_update):
+        strategies = [("fedmedian", {}), ("fedtrimmedavg", {"beta": 0.34}), ("fedavg", {})]
+        for base, (strategy, options) in enumerate(strategies):
+            federation.settings = msgspec.structs.replace(
+                federation.settings, strategy=strategy, strategy_options=options
+            )
+            federation.run_round(
+                make_update("a", A, base=base, number=base, rows=7),
+                make_update("b", B + base / 3, base=base, number=base),
+                make_update("b", B / 7, base=base, number=base, rows=9),
+                make_update("c", C * 3, number=base),
+            )
+
+        made = federation.query(
+            "SELECT strategy, options, artifact_path FROM federated_models ORDER BY version"
+        )
+        assert [strategy for strategy, _, _ in made] == [strategy for strategy, _ in strategies]
+        assert made[1][1] == {"server_learning_rate": 1.0, "beta": 0.34}
+        for number, (_, _, path) in enumerate(made, 1):
+            assert replay(federation.database_url, number) == Path(path).read_bytes()
+        shares = federation.query(
+            "SELECT sum(aggregation_weight) FROM local_models GROUP BY aggregation_round"
+        )
+        assert shares == [(pytest.approx(1.0, rel=1e-14),)] * 3
+
     def test_a_changed_update_does_not_replay(self, federation, make_update):
         federation.run_round(make_update("a", A))
         federation.query("UPDATE local_models SET intercept = intercept + 1e-12 RETURNING 1")
