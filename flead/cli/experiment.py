@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flead.cli.stack import Json
+from flead.cli.strategies import StrategyName, StrategyOptions, strategy_of
 from flead.contracts.messages import Hyperparameters
 
 if TYPE_CHECKING:
@@ -30,28 +31,6 @@ MODELS = {
 LEARNED = ("global_model", "local", "local_only", "centralised")
 
 
-def option_values(texts: list[str]) -> dict[str, Any]:
-    """Read options of a strategy, each as `name=value`.
-
-    Raises
-    ------
-    typer.BadParameter
-        When one has no `=` or its value is no JSON.
-    """
-    import msgspec
-
-    values = {}
-    for text in texts:
-        name, separator, value = text.partition("=")
-        try:
-            values[name] = msgspec.json.decode(value)
-        except msgspec.DecodeError:
-            separator = ""
-        if not separator:
-            raise typer.BadParameter(f"{text!r} is no option: write server_learning_rate=0.5")
-    return values
-
-
 @app.command(rich_help_panel="Data")
 def experiment(
     *,
@@ -64,13 +43,8 @@ def experiment(
     split: Annotated[
         str, typer.Option(help="Share of each device's rows, in its time, that comes first.")
     ] = "temporal:0.7",
-    strategy: Annotated[
-        str, typer.Option(help="How updates are aggregated: fedavg, fedmedian or fedtrimmedavg.")
-    ] = "fedavg",
-    strategy_option: Annotated[
-        list[str] | None,
-        typer.Option(help="Option of the strategy, NAME=VALUE; may be repeated."),
-    ] = None,
+    strategy: StrategyName = "fedavg",
+    strategy_option: StrategyOptions = None,
     seed: Annotated[
         int,
         typer.Option(
@@ -131,21 +105,19 @@ def experiment(
     from flead.cli.progress import work_progress
     from flead.contracts.dataspec import load_data_spec
     from flead.datasets.reading import read_dataset
-    from flead.federation.strategy import make_strategy
     from flead.offline.experiment import ExperimentOptions, run_experiment
     from flead.offline.playing import split_share
 
-    strategy_options = option_values(strategy_option or [])
+    aggregation = strategy_of(strategy, strategy_option)
     try:
         split_share(split)
-        make_strategy(strategy, strategy_options)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     given = {
         "split": split,
         "order": order,
         "strategy": strategy,
-        "strategy_options": strategy_options,
+        "strategy_options": msgspec.to_builtins(aggregation.options),
         "seed": seed,
         "round_updates": round_updates,
         "hyperparameters": {

@@ -155,6 +155,22 @@ def newest_promoted(
     return [_from_row(row) for row in cursor.fetchall()]
 
 
+def newest_aggregated(cursor: Cursor, feature_schema: str, count: int) -> list[StoredModel]:
+    """Return the newest `count` versions of a schema that rounds have made, newest first.
+
+    Whatever became of them. Versions that restore another one were made by no round.
+    """
+    cursor.execute(
+        f"""
+        SELECT {", ".join(_COLUMNS)} FROM federated_models
+        WHERE feature_schema = %s AND restored_version IS NULL
+        ORDER BY version DESC LIMIT %s
+        """,  # noqa: S608 - the columns are constants of this module
+        (feature_schema, count),
+    )
+    return [_from_row(row) for row in cursor.fetchall()]
+
+
 def pending_candidate(cursor: Cursor, feature_schema: str) -> StoredModel | None:
     """Return the version of a schema that awaits its verdict, None without one."""
     cursor.execute(
