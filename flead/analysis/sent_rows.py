@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from flead.analysis.due import Offsets
 from flead.analysis.telemetry import ROWS, decode_messages
@@ -45,15 +45,11 @@ def read_rows(kafka_properties: Properties, start: Offsets, end: Offsets) -> pa.
 
 def rows_between(rows: pa.Table, start: Offsets, end: Offsets) -> pa.Table:
     """Return the rows from `start` to before `end`, both of every partition."""
-    partition, offset = rows["kafka_partition"], rows["kafka_offset"]
-    kept = pa.chunked_array([pa.nulls(0, pa.bool_())])
-    for number, first in start.items():
-        inside = pc.and_(
-            pc.equal(partition, number),
-            pc.and_(pc.greater_equal(offset, first), pc.less(offset, end[number])),
-        )
-        kept = inside if not len(kept) else pc.or_(kept, inside)
-    return rows.filter(kept) if start else rows.slice(0, 0)
+    partition, offset = (rows[name].to_numpy() for name in ("kafka_partition", "kafka_offset"))
+    first, last = (np.zeros(max(start) + 1, np.int64) for _ in range(2))
+    first[list(start)] = list(start.values())
+    last[list(end)] = list(end.values())
+    return rows.filter(pa.array((offset >= first[partition]) & (offset < last[partition])))
 
 
 def _messages(records: Sequence[Record]) -> pa.RecordBatch:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import msgspec
 import psycopg2
 
+from flead.federation.strategy import make_strategy
 from flead.settings import PREFIX, Settings
 from flead.stack import installation, machine
 from flead.stack.environments import NAMES, is_complete
@@ -125,7 +126,8 @@ def settings_findings(environ: Mapping[str, str]) -> list[Finding]:
     """Judge the variables that are meant for FLEAD, and the outside database if there is one."""
     found = [*_misspelt(environ), *_outside_database(environ)]
     try:
-        Settings.from_environment(environ)
+        settings = Settings.from_environment(environ)
+        make_strategy(settings.strategy, settings.strategy_options)
     except msgspec.ValidationError as error:
         fix = "correct the variable; docs/reference/settings.md has them all"
         found.append(Finding("settings", "values", Verdict.WRONG, str(error), fix))

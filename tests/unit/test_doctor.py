@@ -168,10 +168,18 @@ def test_folders_that_a_server_account_cannot_pass_are_named(tmp_path):
     assert closed / "data" not in barred(closed / "data")
 
 
-def test_a_wrong_value_of_a_setting_is_told():
-    found = wrong(settings_findings({"FLEAD_ROUND_SECONDS": "often"}))["values"]
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("ROUND_SECONDS", "often", "round_seconds"),
+        ("STRATEGY", "fedmax", "there is no strategy 'fedmax'"),
+        ("STRATEGY_OPTIONS", '{"beta": 0.1}', "options of the strategy fedavg: "),
+    ],
+)
+def test_a_wrong_value_of_a_setting_is_told(variable, value, said):
+    found = wrong(settings_findings({f"FLEAD_{variable}": value}))["values"]
 
-    assert "round_seconds" in found.said
+    assert said in found.said
 
 
 def test_a_misspelt_setting_is_told_with_the_likely_one():
