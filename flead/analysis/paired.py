@@ -1,4 +1,4 @@
-"""Two models on the same rows: their log losses by device, and whether they differ by chance."""
+"""Two models on the same rows: log losses by device, and whether they differ beyond chance."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -14,12 +14,12 @@ CONFIDENCE = 0.95
 
 
 class LossDifference(msgspec.Struct, frozen=True):
-    """A model against a reference: log losses in nats a row, negative where the model is better.
+    """The log loss of a model against that of a reference, in nats a row.
 
     `log_loss` and `reference_log_loss` are means over `rows`. The others are over devices, each
-    with the mean difference of its rows, within ±`MAX_DIFFERENCE`: `mean_difference`, its 95 %
-    confidence interval, and the p-value of the two-sided paired t-test (Student 1908); the last two
-    are None below two devices, or where all devices differ by the same.
+    with the mean difference of its rows, within ±`MAX_DIFFERENCE`: `mean_difference`, negative
+    where the model is better, its 95 % confidence interval, and the p-value of the two-sided paired
+    t-test (Student 1908). The last two are None below two devices, or without any spread.
     """
 
     devices: int

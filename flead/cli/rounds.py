@@ -160,7 +160,7 @@ def verdict(found: "LossDifference") -> str:
         f" {found.mean_difference:+.5f} nats a row"
     )
     if found.confidence_interval is None or found.p_value is None:
-        return f"{said}; too little for a test"
+        return f"{said}, the same for each: no test"
     low, high = found.confidence_interval
     return f"{said}, 95 % interval {low:+.5f} to {high:+.5f}, p = {found.p_value:.2g}"
 

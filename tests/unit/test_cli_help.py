@@ -9,6 +9,7 @@ import pytest
 from typer.main import get_command
 
 from flead.cli.main import app
+from flead.federation.strategy import STRATEGIES
 from flead.stack.home import CHECKOUT
 
 PROGRAM = CHECKOUT / "bin" / "flead"
@@ -29,6 +30,13 @@ def commands(group, path=()):
 
 COMMANDS = commands(get_command(app))
 every_command = pytest.mark.parametrize("name", COMMANDS)
+
+
+@pytest.mark.parametrize("name", ["experiment", "rounds try"])
+def test_who_chooses_a_strategy_is_told_all_of_them(name):
+    [option] = [each for each in COMMANDS[name].params if each.name == "strategy"]
+
+    assert re.findall(r"fed\w+", option.help) == list(STRATEGIES)
 
 
 @every_command
