@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from flead.messaging.reading import TopicRewoundError
 
@@ -45,6 +46,18 @@ def first_unseen(trained: Iterable[Trained], ranges: Ranges) -> dict[int, int]:
                 )
             start[partition] = max(start[partition], offset + 1)
     return start
+
+
+def consecutive(trained: Sequence[Trained], ranges: Ranges) -> list[tuple[Offsets, Offsets]]:
+    """Return where the window of each version begins and, exclusive, ends: where the next begins.
+
+    Versions are given oldest first. Each window lies beyond all that its version and those before
+    it were trained on, so that no row comes twice; the last one reaches to the end of the topic.
+    Raises what `first_unseen` raises.
+    """
+    starts = [first_unseen(trained[: place + 1], ranges) for place in range(len(trained))]
+    end = {partition: high for partition, (_, high) in ranges.items()}
+    return list(pairwise([*starts, end]))
 
 
 def oldest_first(start: Offsets, ranges: Ranges, max_rows: int) -> dict[int, int]:

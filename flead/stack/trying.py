@@ -75,9 +75,9 @@ class _Window(msgspec.Struct, frozen=True):
 def try_strategy(home: Home, strategy: Strategy, count: int) -> TriedStrategy:
     """Aggregate the newest stored rounds again with a strategy, and compare it with what they made.
 
-    Each round goes on from the parent that it had. Both results are scored on the rows that neither
-    was trained on, up to where the training of the next version ended, as `model_evaluation` scores
-    versions. Nothing is stored or adopted.
+    Each round goes on from the parent that it had. Both results are scored, as `model_evaluation`
+    scores versions, on rows that neither was trained on, up to where the training of the next
+    version ended. Nothing is stored or adopted.
 
     Raises
     ------
@@ -97,10 +97,13 @@ def try_strategy(home: Home, strategy: Strategy, count: int) -> TriedStrategy:
             raise StackError("there is no model yet: aggregation_round makes the first")
         schema = models.models(cursor, [head])[head].model.feature_schema
         made = models.newest_aggregated(cursor, schema, count)[::-1]
-        for place, each in enumerate(made):
-            following = made[place + 1] if place + 1 < len(made) else None
+        trained = [
+            Trained(each.model.version, each.model.parent_version, each.input_offsets)
+            for each in made
+        ]
+        for each, bounds in zip(made, due.consecutive(trained, ranges), strict=True):
             try:
-                windows.append(_window(cursor, each, following, strategy, ranges, settings))
+                windows.append(_window(cursor, each, strategy, ranges, bounds, settings))
             except NotReplayableError as reason:
                 reasons[each.model.version] = str(reason)
     pairs = _scored(kafka, windows)
@@ -135,38 +138,26 @@ def _tried(made: StoredModel, pairs: Sequence[PairedLoss], reason: str | None) -
 def _window(
     cursor: Cursor,
     made: StoredModel,
-    following: StoredModel | None,
     strategy: Strategy,
     ranges: Ranges,
+    bounds: tuple[Offsets, Offsets],
     settings: Settings,
 ) -> _Window:
-    """Aggregate a round anew, and find the rows between its training and that of the next."""
-    model = made.model
+    """Aggregate a round anew, and gather what its rows are scored with."""
+    model, (start, end) = made.model, bounds
     weights = weights_by(cursor, model.aggregation_round, strategy)
-    trained = Trained(model.version, model.parent_version, made.input_offsets)
-    start = due.first_unseen([trained], ranges)
-    ahead = {
-        # A version that went on from a restored one may have been trained less far.
-        partition: (first, high if following is None else max(first, _after(following, partition)))
-        for partition, first in start.items()
-        for _, high in [ranges[partition]]
-    }
     history = evaluations.history_offsets(
         cursor, model.feature_schema, start, ROLLING_ROWS, settings.evaluation_warm_up_rows
     )
+    until_next = {partition: (first, end[partition]) for partition, first in start.items()}
     return _Window(
         made=made,
         tried=usable(model, model.feature_schema)._replace(version=TRIED, weights=weights),
         warm_up=due.warm_up(start, ranges, history, settings.evaluation_warm_up_rows),
         start=start,
-        end=due.oldest_first(start, ahead, settings.evaluation_max_rows),
+        end=due.oldest_first(start, until_next, settings.evaluation_max_rows),
         moments=evaluations.moments_before(cursor, model.feature_schema, start, model.version),
     )
-
-
-def _after(trained: StoredModel, partition: int) -> int:
-    """Return the first offset of a partition beyond what a version was trained on."""
-    return trained.input_offsets.get(partition, -1) + 1
 
 
 def _scored(kafka: Properties, windows: Sequence[_Window]) -> dict[int, list[PairedLoss]]:

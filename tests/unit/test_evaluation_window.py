@@ -2,7 +2,15 @@
 
 import pytest
 
-from flead.analysis.due import Trained, first_unseen, newest, oldest_first, warm_up, with_parents
+from flead.analysis.due import (
+    Trained,
+    consecutive,
+    first_unseen,
+    newest,
+    oldest_first,
+    warm_up,
+    with_parents,
+)
 from flead.messaging.reading import TopicRewoundError
 
 
@@ -34,6 +42,18 @@ def test_a_window_starts_beyond_what_any_version_was_trained_on_and_where_the_to
 def test_a_topic_that_ends_before_what_a_version_was_trained_on_is_another(ranges):
     with pytest.raises(TopicRewoundError, match="version 3 was trained up to offset 10"):
         first_unseen([Trained(3, 2, {0: 10})], ranges)
+
+
+def test_the_windows_of_versions_that_follow_each_other_share_no_row():
+    ranges = {0: (0, 100), 1: (30, 90)}
+    # The second was rejected: the third went on from the first, with less of partition 1.
+    trained = [Trained(1, 0, {0: 9}), Trained(2, 1, {0: 19, 1: 59}), Trained(3, 1, {0: 29, 1: 49})]
+
+    assert consecutive(trained, ranges) == [
+        ({0: 10, 1: 30}, {0: 20, 1: 60}),
+        ({0: 20, 1: 60}, {0: 30, 1: 60}),
+        ({0: 30, 1: 60}, {0: 100, 1: 90}),
+    ]
 
 
 def test_each_partition_gives_the_same_share_of_its_oldest_rows():
