@@ -21,6 +21,8 @@ EXPLANATIONS: dict[tuple[str, str], Callable[[Any], str]] = {
     ("benchmarks.servers", "BenchmarkError"): str,
     ("flead.fleet.streaming", "StreamingError"): str,
     ("flead.messaging.topics", "TopicLayoutError"): str,
+    ("flead.messaging.reading", "TopicRewoundError"): str,
+    ("flead.analysis.evaluation", "UnusableModelError"): str,
     ("flead.contracts.dataspec", "DataSpecError"): str,
     ("flead.datasets.reading", "DatasetError"): str,
     ("builtins", "PermissionError"): lambda error: f"{error}; see `flead doctor`",

@@ -1,6 +1,7 @@
 """Another way to aggregate, tried on stored rounds and scored on the rows that came after each."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -61,7 +62,8 @@ class TriedStrategy(msgspec.Struct, frozen=True):
     difference: LossDifference
 
 
-class _Window(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _Window:
     """A round's two models, and the rows to score them on: those from `start` to before `end`."""
 
     made: StoredModel
@@ -88,13 +90,13 @@ def try_strategy(home: Home, strategy: Strategy, count: int) -> TriedStrategy:
     """
     addresses, settings = Addresses.of(home), Settings.from_environment()
     kafka = {"bootstrap.servers": addresses.kafka_bootstrap}
-    ranges = offset_ranges(kafka, Topic.TELEMETRY)
     migrate(addresses.database_url)
     windows, reasons = [], {}
     with connect(addresses.database_url) as connection, connection.cursor() as cursor:
         head = models.newest_head(cursor)
         if head is None:
             raise StackError("there is no model yet: aggregation_round makes the first")
+        ranges = offset_ranges(kafka, Topic.TELEMETRY)
         schema = models.models(cursor, [head])[head].model.feature_schema
         made = models.newest_aggregated(cursor, schema, count)[::-1]
         trained = [

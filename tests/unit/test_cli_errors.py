@@ -6,7 +6,9 @@ import psycopg2
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from flead.analysis.evaluation import UnusableModelError
 from flead.cli.errors import explanation
+from flead.messaging.reading import TopicRewoundError
 from flead.messaging.topics import TopicLayoutError
 from flead.settings import Settings
 from flead.stack.service import StackError
@@ -22,8 +24,9 @@ def test_the_stack_speaks_for_itself_with_the_end_of_a_log():
     assert explanation(StackError("kafka died\nlog line")) == "kafka died\nlog line"
 
 
-def test_a_topic_of_a_wrong_layout_is_named():
-    assert explanation(TopicLayoutError("topic t has 4 partitions")) == "topic t has 4 partitions"
+@pytest.mark.parametrize("error", [TopicLayoutError, TopicRewoundError, UnusableModelError])
+def test_what_names_topic_or_version_by_itself_is_told_as_it_is(error):
+    assert explanation(error("topic t has 4 partitions")) == "topic t has 4 partitions"
 
 
 def test_a_wrong_setting_is_named():
