@@ -12,13 +12,7 @@ import yaml
 from flead.stack.home import CHECKOUT
 
 FILE = CHECKOUT / "docker-compose.yaml"
-VARIABLE = re.compile(
-    r"\$(?:(?P<escaped>\$)|\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<other>[^}]*))?\})"
-)
-
-
-class MissingVariableError(Exception):
-    """A variable without which Compose refuses to start; the message is the file's own."""
+VARIABLE = re.compile(r"\$(?:(?P<escaped>\$)|\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\})")
 
 
 def read(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -37,10 +31,6 @@ def _interpolated(node: Any, environ: Mapping[str, str]) -> Any:
     def value(match: re.Match[str]) -> str:
         if match["escaped"]:
             return "$"
-        if found := environ.get(match["name"]):
-            return found
-        if match["kind"] == "?":
-            raise MissingVariableError(match["other"])
-        return match["other"] or ""
+        return environ.get(match["name"]) or match["default"] or ""
 
     return VARIABLE.sub(value, node)

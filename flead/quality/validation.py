@@ -3,6 +3,7 @@
 It takes four seconds and 200 MB to import, so only a call imports it.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -62,6 +63,8 @@ class Finding:
 def library() -> Any:
     """Return Great Expectations, which says nothing to its makers."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    # It would list hundreds of its functions in the log of the process that first imports it.
+    logging.getLogger("great_expectations._docs_decorators").setLevel(logging.WARNING)
     import great_expectations  # noqa: PLC0415 - heavy
 
     return great_expectations

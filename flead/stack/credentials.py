@@ -33,6 +33,7 @@ class Credentials(msgspec.Struct, frozen=True):
     airflow_fernet_key: str = msgspec.field(default_factory=_fernet_key)
     airflow_secret_key: str = msgspec.field(default_factory=_key)
     airflow_jwt_secret: str = msgspec.field(default_factory=_key)
+    airflow_broker: str = msgspec.field(default_factory=_password)
     postgres_grafana: str = msgspec.field(default_factory=_password)
     grafana_admin: str = msgspec.field(default_factory=_password)
 

@@ -16,6 +16,8 @@ IMAGE_USER = 10_001
 """The account of the images: what root makes is given to it, for no container runs as root."""
 DATABASE = "timescaledb:5432"
 """Where the containers reach the database."""
+BROKER = "airflow-broker:6379"
+"""Where Airflow's scheduler and its workers reach their broker."""
 USER_VARIABLE = "FLEAD_UID"
 FOLDER_VARIABLE = "FLEAD_SECRETS"
 
@@ -95,6 +97,9 @@ def _derived(credentials: Credentials) -> Iterator[tuple[str, str]]:
         "flead_airflow_db": airflow,
     }
     logins = {"admin": credentials.airflow_admin, "viewer": credentials.airflow_viewer}
+    broker = credentials.airflow_broker
+    yield "airflow_broker_url", f"redis://:{quote(broker, safe='')}@{BROKER}/0"
+    yield "airflow_broker.conf", f"requirepass {json.dumps(broker, ensure_ascii=False)}"
     yield "airflow_database_url", airflow.replace("postgresql://", "postgresql+psycopg2://", 1)
     yield "airflow_connections.json", json.dumps(connections)
     yield "airflow_logins.json", json.dumps(logins)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import jsonschema
 import pytest
@@ -21,21 +22,28 @@ from flead.stack.credentials import Credentials
 from flead.stack.home import CHECKOUT, Home
 from flead.stack.jars import locked_jars
 from flead.stack.ports import Ports
-from flead.stack.secret_files import write_secret_files
+from flead.stack.secret_files import IMAGE_USER, write_secret_files
 from flead.storage.roles import GRAFANA
 from tests import compose
 
 IMAGES = CHECKOUT / "deploy" / "images"
 SCHEMA = Path(__file__).parent / "fixtures" / "compose-spec" / "compose-spec.json"
-USER = {"FLEAD_UID": "1000"}
+USER = {"FLEAD_UID": "1000", "FLEAD_SECRETS": ".flead/secrets"}
 IMAGE_HOME = Home(
     root=Path("/opt/flead"), envs=Path("/opt/flead/envs"), jars=Path("/opt/flead/jars")
 )
 PORTS = Ports(9092, 9093, 5432, 8081, 6123, 8080, 18080)
 NODES = ("kafka-1", "kafka-2", "kafka-3", "kafka-4")
-AIRFLOW = tuple(PROCESSES)
+AIRFLOW = (*PROCESSES, "airflow-worker")
 ONCE = ("init", "airflow-init")
 WITHOUT_SERVER = (*ONCE, "simulator")
+SECRETS = {
+    "AIRFLOW__CORE__FERNET_KEY": "airflow_fernet_key",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "airflow_database_url",
+    "AIRFLOW__API__SECRET_KEY": "airflow_secret_key",
+    "AIRFLOW__API_AUTH__JWT_SECRET": "airflow_jwt_secret",
+    "AIRFLOW__CELERY__BROKER_URL": "airflow_broker_url",
+}
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +92,17 @@ def test_the_file_is_one_of_the_compose_specification(stack):
     assert [f"{error.json_path}: {error.message}" for error in errors] == []
 
 
-def test_without_secrets_compose_says_how_to_make_them():
-    with pytest.raises(compose.MissingVariableError, match="run bin/flead secrets first"):
-        compose.read({})
+def test_without_secrets_the_file_is_valid_and_docker_names_the_command_that_makes_them():
+    stack = compose.read({})
+
+    assert list(jsonschema.Draft7Validator(json.loads(SCHEMA.read_text())).iter_errors(stack)) == []
+    assert {service["user"] for service in stack["services"].values()} == {f"{IMAGE_USER}:0"}
+    # Docker mounts a secret from a file that exists only, and says which one it has not found.
+    folders = {Path(secret["file"]).parent for secret in stack["secrets"].values()}
+    assert folders == {Path("run bin/flead secrets first")}
+    assert not any((CHECKOUT / folder).exists() for folder in folders)
+    # `init` starts before anything else of the stack does, but for servers that keep data.
+    assert stack["services"]["init"]["secrets"]
 
 
 def test_hadolint_finds_nothing_in_the_images():
@@ -192,6 +208,14 @@ def test_containers_get_the_secrets_that_they_need_only(services):
     assert given["timescaledb"] == {"postgres_superuser"}
     assert given["grafana"] == {"grafana_admin", "postgres_grafana"}
     assert all("postgres_superuser" not in given[name] for name in AIRFLOW)
+    assert given["airflow-broker"] == {"airflow_broker", "airflow_broker.conf"}
+    # Code of tasks can make no token that the API server takes, and read no stored connection.
+    assert not {"airflow_jwt_secret", "airflow_fernet_key"} & given["airflow-worker"]
+    assert "airflow_connections.json" not in given["airflow-scheduler"]
+    assert [name for name in AIRFLOW if "airflow_broker_url" in given[name]] == [
+        "airflow-scheduler",
+        "airflow-worker",
+    ]
     assert not any(given[name] for name in (*NODES, "flink-jobmanager", "flink-taskmanager"))
     assert not any(given[name] for name in ("spark-master", "spark-worker", "simulator"))
 
@@ -207,6 +231,12 @@ def test_every_server_has_a_health_check_and_comes_back(services):
         else:
             assert service["restart"] == "unless-stopped"
             assert ("test" in service.get("healthcheck", {})) is (name not in WITHOUT_SERVER), name
+
+
+def test_a_worker_outlives_the_scheduler_and_ends_its_tasks_before_it_is_killed(services):
+    assert "airflow-worker" in services["airflow-scheduler"]["depends_on"]
+    assert services["airflow-worker"]["stop_grace_period"] == "5m"
+    assert "stop_signal" not in services["airflow-worker"]
 
 
 def test_servers_wait_for_those_that_they_need_to_be_healthy(services):
@@ -245,8 +275,11 @@ def test_what_must_not_be_lost_is_in_named_volumes(stack):
     }
     state = Settings.from_environment({})
     analysis = {uri.removeprefix("file://") for uri in (state.archive_uri, state.stream_uri)}
-    assert analysis <= mounted["airflow-scheduler"] & mounted["spark-worker"]
-    assert "/var/lib/flead/flink" in mounted["airflow-scheduler"] & mounted["flink-taskmanager"]
+    assert analysis <= mounted["airflow-worker"] & mounted["spark-worker"]
+    assert "/var/lib/flead/flink" in mounted["airflow-worker"] & mounted["flink-taskmanager"]
+    written = {"/var/lib/flead/models", "/var/lib/flead/data-docs", "/var/log/flead"}
+    assert written <= mounted["airflow-worker"] & mounted["airflow-api-server"]
+    assert mounted["airflow-scheduler"] == set()
     assert len({stack["services"][node]["volumes"][0] for node in NODES}) == 4
 
 
@@ -335,8 +368,15 @@ def test_airflow_differs_from_the_embedded_one_in_addresses_secrets_and_folders_
         if not line.startswith("#")
     )
 
+    # Celery is the containers' own, compared below.
+    assert embedded_airflow["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"
     for name in AIRFLOW:
-        found = settings | services[name]["environment"]
+        given = set(services[name]["secrets"])
+        found = {
+            key: value
+            for key, value in (settings | services[name]["environment"]).items()
+            if not key.startswith("AIRFLOW__CELERY")
+        }
         assert differences(embedded_airflow, found) == {
             # The home and the path are the image's.
             "AIRFLOW_HOME", "PATH",
@@ -345,22 +385,57 @@ def test_airflow_differs_from_the_embedded_one_in_addresses_secrets_and_folders_
             "FLEAD_STREAM_URI", "FLEAD_STREAM_LOG", "FLEAD_DATA_DOCS_DIR",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE",
             "AIRFLOW__API__HOST", "AIRFLOW__CORE__EXECUTION_API_SERVER_URL",
-            # Two more than one machine of two cores.
-            "AIRFLOW__CORE__PARALLELISM",
+            # Workers run the tasks.
+            "AIRFLOW__CORE__EXECUTOR", "AIRFLOW__CORE__PARALLELISM",
             # Compared below.
             "AIRFLOW_CONN_FLEAD_KAFKA", "AIRFLOW_CONN_FLEAD_FLINK", "AIRFLOW_CONN_FLEAD_SPARK",
-            # Secrets come from files.
+            # Secrets come from files, to those that need them.
             "AIRFLOW_CONN_FLEAD_DB", "AIRFLOW_CONN_FLEAD_AIRFLOW_DB",
-            "AIRFLOW__SECRETS__BACKEND", "AIRFLOW__SECRETS__BACKEND_KWARGS",
+            *SECRETS.keys() - {"AIRFLOW__CELERY__BROKER_URL"},
             *(
-                name + suffix
-                for name in (
-                    "AIRFLOW__CORE__FERNET_KEY", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
-                    "AIRFLOW__API__SECRET_KEY", "AIRFLOW__API_AUTH__JWT_SECRET",
-                )
-                for suffix in ("", "_CMD")
+                f"{setting}_CMD"
+                for setting, file in SECRETS.items()
+                if file in given and not setting.startswith("AIRFLOW__CELERY")
+            ),
+            *(
+                ("AIRFLOW__SECRETS__BACKEND", "AIRFLOW__SECRETS__BACKEND_KWARGS")
+                if "airflow_connections.json" in given
+                else ()
             ),
         }  # fmt: skip
+
+
+def test_a_process_reads_the_secrets_that_it_is_given_and_no_others(services):
+    for name in AIRFLOW:
+        environment = services[name]["environment"]
+        read = {
+            setting: environment.get(f"{setting}_CMD", "").removeprefix("cat /run/secrets/")
+            for setting in SECRETS
+        }
+        given = set(services[name]["secrets"])
+        assert read == {key: file if file in given else "" for key, file in SECRETS.items()}, name
+        assert ("/run/secrets/airflow_connections.json" in str(environment)) is (
+            "airflow_connections.json" in given
+        )
+
+
+def test_scheduler_and_workers_agree_on_the_queue(services, tmp_path):
+    write_secret_files(tmp_path, tmp_path / ".env")
+    broker = services["airflow-broker"]
+    common = {
+        name: services["airflow-scheduler"]["environment"][name]
+        for name in services["airflow-scheduler"]["environment"]
+        if name.startswith("AIRFLOW__CELERY")
+    }
+
+    url = urlsplit((tmp_path / "airflow_broker_url").read_text())
+    assert (url.scheme, url.hostname, url.port) == ("redis", broker["hostname"], 6379)
+    assert common.items() <= services["airflow-worker"]["environment"].items()
+    assert common["AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER"] == "1"
+    assert common["AIRFLOW__CELERY__TASK_ACKS_LATE"] == "True"
+    assert "ports" not in broker
+    # Its account may write nowhere: it must not refuse work because it cannot save.
+    assert broker["command"][1:4] == ["/run/secrets/airflow_broker.conf", "--save", ""]
 
 
 def connection(environment, name):
@@ -368,7 +443,7 @@ def connection(environment, name):
 
 
 def test_airflow_reaches_the_same_kinds_of_servers(services, embedded_airflow, tmp_path):
-    found = services["airflow-scheduler"]["environment"]
+    found = services["airflow-worker"]["environment"]
     write_secret_files(tmp_path, tmp_path / ".env")
     in_files = json.loads((tmp_path / "airflow_connections.json").read_text())
 
@@ -390,7 +465,7 @@ def test_airflow_reaches_the_same_kinds_of_servers(services, embedded_airflow, t
 
 
 def test_spark_gets_the_environment_properties_and_jars_of_the_embedded_one(services):
-    found = connection(services["airflow-scheduler"]["environment"], "SPARK")["extra"]
+    found = connection(services["airflow-worker"]["environment"], "SPARK")["extra"]
     embedded = spark.spark_environment(IMAGE_HOME)
     properties = spark.spark_configuration(IMAGE_HOME)
 

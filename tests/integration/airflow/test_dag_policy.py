@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 
 from flead.stack.home import CHECKOUT
+from tests import compose
 
 DAG_FILES = sorted((CHECKOUT / "dags").glob("*.py"))
 HEAVY = ("confluent_kafka", "great_expectations", "numpy", "pandas", "psycopg2", "pyspark", "yoyo")
@@ -113,3 +115,17 @@ def test_a_file_that_does_not_import_or_holds_no_dag_is_told(tmp_path):
     [message] = violations(broken)
     assert message.startswith("broken.py: does not import: ")
     assert violations(empty) == ["empty.py: defines no DAG"]
+
+
+def test_containers_give_no_task_to_a_second_worker_before_its_time_is_over():
+    worker = compose.read({})["services"]["airflow-worker"]["environment"]
+    seconds = worker["AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT"]
+    limits = [
+        task.execution_timeout
+        for file in DAG_FILES
+        for dag in DagBag(str(file)).dags.values()
+        for task in dag.tasks
+    ]
+
+    assert limits
+    assert max(limits) < timedelta(seconds=int(seconds))

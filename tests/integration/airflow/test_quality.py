@@ -239,9 +239,13 @@ def test_an_accuracy_far_from_last_week_s_is_a_warning(check, query):
     assert names(verdict.warned) == {"model_evaluations.accuracy_is_like_last_week"}
 
 
-def test_a_scheduler_loads_the_library_once_for_its_tasks_and_other_processes_do_not():
+def test_what_forks_tasks_loads_the_library_once_and_other_processes_do_not(monkeypatch):
     assert not preload(["airflow", "triggerer"])
+    assert not preload(["airflow", "celery", "flower"])
     assert preload(["airflow", "scheduler"])
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+    assert not preload(["airflow", "scheduler"])
+    assert preload(["airflow", "celery", "worker"])
 
 
 class TestCheckOfARound:
