@@ -101,8 +101,6 @@ def test_without_secrets_the_file_is_valid_and_docker_names_the_command_that_mak
     folders = {Path(secret["file"]).parent for secret in stack["secrets"].values()}
     assert folders == {Path("run bin/flead secrets first")}
     assert not any((CHECKOUT / folder).exists() for folder in folders)
-    # `init` starts before anything else of the stack does, but for servers that keep data.
-    assert stack["services"]["init"]["secrets"]
 
 
 def test_hadolint_finds_nothing_in_the_images():
