@@ -193,7 +193,9 @@ def test_every_secret_is_a_file_that_the_command_makes_and_is_in_no_variable(sta
     assert set(made.files) - set(files) == {"airflow_admin", "airflow_viewer"}
     given = {name for service in stack["services"].values() for name in service.get("secrets", ())}
     assert given == set(files)
-    secret = re.compile("PASSWORD|FERNET_KEY|SECRET_KEY|JWT_SECRET|TOKEN|SQL_ALCHEMY_CONN")
+    secret = re.compile(
+        "PASSWORD|(FERNET|SECRET)_KEY|JWT_SECRET|TOKEN|SQL_ALCHEMY_CONN|BROKER_URL"
+    )
     for service in stack["services"].values():
         for name, value in service.get("environment", {}).items():
             if secret.search(name):
@@ -207,7 +209,7 @@ def test_containers_get_the_secrets_that_they_need_only(services):
     assert given["grafana"] == {"grafana_admin", "postgres_grafana"}
     assert all("postgres_superuser" not in given[name] for name in AIRFLOW)
     assert given["airflow-broker"] == {"airflow_broker", "airflow_broker.conf"}
-    # Code of tasks can make no token that the API server takes, and read no stored connection.
+    # Code of tasks can sign no token, and decrypt no connection that is stored in the database.
     assert not {"airflow_jwt_secret", "airflow_fernet_key"} & given["airflow-worker"]
     assert "airflow_connections.json" not in given["airflow-scheduler"]
     assert [name for name in AIRFLOW if "airflow_broker_url" in given[name]] == [
