@@ -193,9 +193,7 @@ def test_every_secret_is_a_file_that_the_command_makes_and_is_in_no_variable(sta
     assert set(made.files) - set(files) == {"airflow_admin", "airflow_viewer"}
     given = {name for service in stack["services"].values() for name in service.get("secrets", ())}
     assert given == set(files)
-    secret = re.compile(
-        "PASSWORD|(FERNET|SECRET)_KEY|JWT_SECRET|TOKEN|SQL_ALCHEMY_CONN|BROKER_URL"
-    )
+    secret = re.compile("PASSWORD|(FERNET|SECRET)_KEY|JWT_SECRET|TOKEN|SQL_ALCHEMY_CONN|BROKER_URL")
     for service in stack["services"].values():
         for name, value in service.get("environment", {}).items():
             if secret.search(name):
