@@ -117,6 +117,9 @@ def kill_each_phase_of_a_deployment(stack: Stack) -> float:
         "submit": lambda: stack.frozen("flink-jobmanager"),
     }
     for task, held in phases.items():
+        if task == "stop_running_job":
+            # The repetition of the task before it needs the server that is held next.
+            stack.wait_for_task(DEPLOY, "find_running_job")
         with held():
             stack.kill_task(DEPLOY, task)
     # Posted, and not answered yet.

@@ -174,6 +174,20 @@ class Stack:
         psutil.Process(victim).kill()
         wait_until(lambda: not psutil.pid_exists(victim), f"{task_id} is dead")
 
+    def wait_for_task(self, dag_id: str, task_id: str) -> None:
+        """Wait until a task of the newest run of a DAG has succeeded."""
+
+        def state() -> str | None:
+            [(found,)] = self.query_airflow(
+                "SELECT task.state FROM task_instance AS task INNER JOIN dag_run AS run"
+                " USING (dag_id, run_id) WHERE dag_id = %s AND task_id = %s"
+                " ORDER BY run.run_after DESC LIMIT 1",
+                dag_id, task_id,
+            )  # fmt: skip
+            return found
+
+        wait_until(lambda: state() == "success", f"{task_id} has ended", poll_seconds=0.1)
+
     @contextlib.contextmanager
     def frozen(self, service: str) -> Iterator[None]:
         """Stop the processes of a service for the block: they live, and do nothing."""
