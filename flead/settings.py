@@ -92,7 +92,7 @@ class Settings(msgspec.Struct, frozen=True):
     strategy_options: dict[str, Any] = {}
     """JSON, as `{"staleness_discount": 0.5}`: see docs/federation.md."""
     global_models_dir: str = "models"
-    """Folder of the model artifacts."""
+    """Folder of the model artifacts, of candidates and rejected versions too."""
     job_start_seconds: Annotated[float, Meta(gt=0)] = 300.0
     """How long a submitted job may take to run every vertex and complete its first checkpoint."""
     taskmanager_memory_mb: Annotated[int, Meta(ge=1_024)] = 2_048

@@ -225,12 +225,11 @@ def _make_version(
                 read.update.hyperparameters_revision for read in result.accepted
             ),
             artifact_path=str(artifact_path(settings.global_models_dir, model.version)),
-            # Of the model as it is once it is promoted.
             artifact_sha256=artifact_sha256(artifact_bytes(model)),
         ),
     )
     if is_candidate:
-        queue_candidate(cursor, model)
+        queue_candidate(cursor, model, settings)
         return stored
     expected = None if parent is None else parent.model.version
     models.advance_head(cursor, lineage.feature_schema, expected, model.version)

@@ -44,10 +44,15 @@ def needs_judgement(lineage: Lineage, rows_labelled: int, settings: Settings) ->
     return lineage.parent is not None and settings.gate_min_rows > 0 and rows_labelled > 0
 
 
-def queue_candidate(cursor: Cursor, model: GlobalModel) -> None:
-    """Send an aggregate to the devices to be scored."""
+def queue_candidate(cursor: Cursor, model: GlobalModel, settings: Settings) -> None:
+    """Send an aggregate to the devices to be scored, and write its artifact.
+
+    The artifact is of the model as it is once it is promoted: a verdict changes no file, and one
+    of a version that never is promoted stays what its row says.
+    """
     message = artifact_bytes(msgspec.structs.replace(model, status=ModelStatus.CANDIDATE))
     outbox.add(cursor, [OutboxMessage(Topic.GLOBAL_UPDATES, CANDIDATE_KEY, message.decode())])
+    write_artifact(artifact_path(settings.global_models_dir, model.version), artifact_bytes(model))
 
 
 def queue_promoted(cursor: Cursor, model: GlobalModel, settings: Settings) -> None:

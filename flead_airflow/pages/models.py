@@ -96,7 +96,7 @@ def download(version: Annotated[int, InPath(ge=1, le=NEWEST)]) -> Response:
     if not path.is_relative_to(folder):
         raise HTTPException(409, f"the artifact of version {version} is not in {folder}")
     if not path.is_file():
-        raise not_found(f"artifact of version {version}: it has one once it is promoted")
+        raise not_found(f"artifact of version {version}")
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != stored.artifact_sha256:

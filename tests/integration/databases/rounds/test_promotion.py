@@ -1,5 +1,6 @@
 """Candidates are judged by what devices measured; a bad head is taken back."""
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -269,6 +270,37 @@ class TestGate:
             "SELECT reason, mean_difference FROM promotion_decisions WHERE version = 2"
         ) == [("not judged: no labels, or no gate", None)]
         assert federation.query("SELECT global_accuracy FROM federated_models") == [(None,)] * 2
+
+
+class TestArtifacts:
+    def test_every_version_has_the_file_that_its_row_names(self, federation, round_of):
+        round_of()
+        round_of(B, base=1, scored=GOOD)
+        round_of(B, base=1, scored=GOOD, challenged=(2, *GOOD))
+        round_of(B, base=2, scored=GOOD, challenged=(3, *BAD))
+        roll_back(federation.database_url, federation.settings, 1, "odd", "request-1")
+
+        rows = federation.query(
+            "SELECT status, artifact_path, artifact_sha256 FROM federated_models ORDER BY version"
+        )
+
+        assert [status for status, _, _ in rows] == [
+            "promoted", "rolled_back", "rejected", "rejected", "promoted",
+        ]  # fmt: skip
+        for _, path, sha256 in rows:
+            assert hashlib.sha256(Path(path).read_bytes()).hexdigest() == sha256
+
+    def test_a_candidate_has_it_before_its_verdict(self, federation, round_of):
+        round_of()
+        round_of(B, base=1, scored=GOOD)
+
+        [(path,)] = federation.query(
+            "SELECT artifact_path FROM federated_models WHERE status = 'candidate'"
+        )
+        scored = Path(path).read_bytes()
+        round_of(B, base=1, scored=GOOD, challenged=(2, *GOOD))
+
+        assert replay(federation.database_url, 2) == scored == Path(path).read_bytes()
 
 
 class TestRollback:

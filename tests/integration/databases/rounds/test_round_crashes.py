@@ -1,14 +1,17 @@
 """Processes killed in the middle of a step: what the next run finds and makes of it."""
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from flead.contracts.topics import Topic
 from flead.messaging.reading import end_offsets
 from flead.rounds.aggregation import aggregate
+from flead.rounds.artifacts import artifact_path
 from flead.rounds.publishing import publish
 
 # What a crash leaves is for the transaction to decide, whichever the tables are.
@@ -26,7 +29,7 @@ open_or_resume(database_url, kafka, settings, "killed")
 """
 AGGREGATE = """
 from flead.rounds.aggregation import aggregate
-aggregate(database_url, settings, 1)
+aggregate(database_url, settings, {round})
 """
 PUBLISH = """
 from flead.rounds.publishing import publish
@@ -64,7 +67,7 @@ def test_a_round_killed_between_artifact_and_commit_makes_the_same_bytes_again(
 ):
     federation.send(make_update("a", A, rows=3), make_update("b", B, rows=7))
     federation.open()
-    federation.kill_during(AGGREGATE, "flead.rounds.promotion.write_artifact")
+    federation.kill_during(AGGREGATE.format(round=1), "flead.rounds.promotion.write_artifact")
     [artifact] = Path(federation.settings.global_models_dir).iterdir()
     left_behind = artifact.read_bytes()
     assert federation.query("SELECT FROM federated_models") == []
@@ -76,6 +79,24 @@ def test_a_round_killed_between_artifact_and_commit_makes_the_same_bytes_again(
     assert aggregate(federation.database_url, federation.settings, 1).version == 1
     assert artifact.read_bytes() == left_behind
     assert list(Path(federation.settings.global_models_dir).iterdir()) == [artifact]
+
+
+def test_a_round_killed_after_the_artifact_of_its_candidate_makes_the_same_bytes_again(
+    federation, make_update
+):
+    federation.settings = msgspec.structs.replace(federation.settings, gate_min_rows=1)
+    federation.run_round(make_update("a", A))
+    federation.send(make_update("a", B, base=1, scored=(2.5, 3, 1, 5, 1)))
+    federation.open()
+    federation.kill_during(AGGREGATE.format(round=2), "flead.rounds.promotion.write_artifact")
+    artifact = artifact_path(federation.settings.global_models_dir, 2)
+    left_behind = artifact.read_bytes()
+    assert federation.query("SELECT status FROM federated_models") == [("promoted",)]
+    assert aggregate(federation.database_url, federation.settings, 2).version == 2
+    assert federation.query(
+        "SELECT status, artifact_sha256 FROM federated_models WHERE version = 2"
+    ) == [("candidate", hashlib.sha256(left_behind).hexdigest())]
+    assert artifact.read_bytes() == left_behind
 
 
 def test_aggregating_twice_counts_nothing_twice(federation, make_update):
