@@ -24,6 +24,7 @@ from flead.contracts.topics import Topic
 from flead.features.rows import Floats, Integers
 from flead.fleet.devices import KINDS
 from flead.fleet.simulator import DECIMALS
+from flead.learning.metrics import THRESHOLD
 from flead.storage.connection import Cursor
 from flead.storage.copying import NULL
 
@@ -122,8 +123,9 @@ class _Writer:
                 "device_id": fleet.names,
                 "model_version": version,
                 "row_count": window.rows,
-                "anomaly_count": window.anomalies,
+                "zscore_anomaly_count": window.anomalies,
                 "scored_rows": window.rows if version else 0,
+                "anomaly_count": window.positives if version else None,
                 "probability_sum": window.probability_sum if version else 0.0,
                 "rows_labelled": window.rows if version else 0,
                 "correct": window.correct if version else 0,
@@ -287,6 +289,7 @@ class _Window:
     def __init__(self, fleet: Fleet) -> None:
         self.rows = np.zeros(len(fleet), np.int64)
         self.anomalies = np.zeros(len(fleet), np.int64)
+        self.positives = np.zeros(len(fleet), np.int64)
         self.correct = np.zeros(len(fleet), np.int64)
         self.probability_sum = np.zeros(len(fleet))
 
@@ -297,6 +300,7 @@ class _Window:
         mask[inside] = True
         self.rows += mask.sum(axis=1)
         self.anomalies += (rows.is_anomalous & mask).sum(axis=1)
+        self.positives += ((likely >= THRESHOLD) & mask).sum(axis=1)
         self.correct += ((correctness > 0) & mask).sum(axis=1)
         self.probability_sum += np.where(mask, likely, 0.0).sum(axis=1)
 

@@ -17,8 +17,9 @@ WINDOWS = pa.schema(
         ("window_start", TIME),
         ("window_seconds", pa.int32()),
         ("row_count", pa.int64()),
-        ("anomaly_count", pa.int64()),
+        ("zscore_anomaly_count", pa.int64()),
         ("scored_rows", pa.int64()),
+        ("anomaly_count", pa.int64()),
         ("probability_sum", pa.float64()),
         ("rows_labelled", pa.int64()),
         ("correct", pa.int64()),
@@ -56,8 +57,9 @@ class Judged:
 def window_sums(rows: Judged, windows_seconds: Sequence[int]) -> pa.Table:
     """Sum up rows by device and window, for each length of a window.
 
-    Windows begin at multiples of their length since the epoch. A row is correct when its label is 1
-    just where the probability is at least a half; only labelled rows that were scored count.
+    Windows begin at multiples of their length since the epoch. `anomaly_count` is of the rows with
+    a probability of at least a half, null where none was scored. A row is correct when its label is
+    1 just where it counts as an anomaly; only labelled rows that were scored count.
 
     Returns
     -------
@@ -76,12 +78,14 @@ def _sums(rows: Judged, seconds: int) -> pa.Table:
     group, count = group.ravel(), groups.shape[1]
     scored = ~np.isnan(rows.probability)
     labelled = scored & ~np.isnan(rows.label)
-    correct = labelled & ((rows.probability >= THRESHOLD) == (rows.label == 1.0))
+    positive = rows.probability >= THRESHOLD
+    correct = labelled & (positive == (rows.label == 1.0))
 
     def how_many(mask: NDArray[np.bool_]) -> Integers:
         return np.bincount(group[mask], minlength=count)
 
     sums = np.bincount(group, np.where(scored, rows.probability, 0.0), count)
+    scored_rows = how_many(scored)
     names = pa.array(rows.devices, pa.string())
     return pa.table(
         [
@@ -90,7 +94,8 @@ def _sums(rows: Judged, seconds: int) -> pa.Table:
             pa.array(np.full(count, seconds, np.int32)),
             np.bincount(group, minlength=count),
             how_many(rows.is_anomalous),
-            how_many(scored),
+            scored_rows,
+            pa.array(how_many(scored & positive), mask=scored_rows == 0),
             sums,
             how_many(labelled),
             how_many(correct),

@@ -31,24 +31,27 @@ def anomalies() -> Dashboard:
             figures(
                 "anomalies/summary",
                 "In the range of time",
-                "By the windows of the stream analysis. A row is anomalous when a feature lies"
+                "By the windows of the stream analysis. The global model calls a row anomalous"
+                " with a probability of one half or more; the z-score rule, when a feature lies"
                 f" more than {Z_THRESHOLD:g} standard deviations from its mean over the 100 rows"
                 " before.",
                 [
                     Column("rows", "Rows", COUNT),
-                    Column("anomalies", "Anomalies", COUNT),
-                    Column("anomaly_rate", "Anomaly rate", SHARE, decimals=2),
-                    Column("devices_with_anomalies", "Devices with anomalies", COUNT),
+                    Column("anomalies", "Anomalies by the model", COUNT),
+                    Column("anomaly_rate", "Rate by the model", SHARE, decimals=2),
+                    Column("zscore_anomaly_rate", "Rate by the z-score rule", SHARE, decimals=2),
+                    Column("devices_with_anomalies", "Devices with any by the rule", COUNT),
                 ],
                 no_value=NO_STREAM,
             ),
             series(
                 "anomalies/rate",
                 "Anomaly rate",
-                "Share of rows that the z-score rule calls anomalous, and the mean probability of"
-                " an anomaly by the global model.",
+                "Share of the rows that the global model calls anomalous, of those that it scored;"
+                " share that the z-score rule does; and the model's mean probability.",
                 [
-                    Column("anomaly_rate", "Anomalous rows"),
+                    Column("by_the_model", "By the model"),
+                    Column("by_the_z_score_rule", "By the z-score rule"),
                     Column("mean_probability", "Mean probability by the model"),
                 ],
                 unit=SHARE,
@@ -58,13 +61,17 @@ def anomalies() -> Dashboard:
                 "anomalies/rows",
                 "Rows and anomalies",
                 "Rows that were analysed, by the start of their window.",
-                [Column("rows", "Rows"), Column("anomalies", "Anomalies")],
+                [
+                    Column("rows", "Rows"),
+                    Column("by_the_model", "Anomalies by the model"),
+                    Column("by_the_z_score_rule", "Anomalies by the z-score rule"),
+                ],
                 unit=COUNT,
                 no_value=NO_STREAM,
             ),
             series(
                 "anomalies/by_feature",
-                "Anomalies by feature",
+                "Anomalies of the z-score rule by feature",
                 "By the feature with the largest z-score of the row.",
                 unit=COUNT,
                 as_bars=True,
@@ -86,7 +93,7 @@ def anomalies() -> Dashboard:
             bars(
                 "anomalies/z_scores",
                 "How far out",
-                "Anomalies by the size of their largest z-score, which is clipped at 10.",
+                "Anomalies of the rule by the size of their largest z-score, clipped at 10.",
                 [Column("z_score", "z-score"), Column("anomalies", "Anomalies")],
                 unit=COUNT,
                 no_value="No anomalies",
@@ -94,12 +101,13 @@ def anomalies() -> Dashboard:
             rows(
                 "anomalies/devices",
                 "Devices with most anomalies",
-                "By the windows of the stream analysis.",
+                "By the windows of the stream analysis; most by the z-score rule first.",
                 [
                     Column("device_id", "Device", link=DEVICE_LINK),
-                    Column("anomalies", "Anomalies", COUNT),
+                    Column("by_the_z_score_rule", "By the rule", COUNT),
+                    Column("by_the_model", "By the model", COUNT),
                     Column("rows", "Rows", COUNT),
-                    Column("anomaly_rate", "Rate", SHARE, decimals=1),
+                    Column("zscore_anomaly_rate", "Rate by the rule", SHARE, decimals=1),
                     Column("last_window", "Last window with one", TIME),
                 ],
                 span=WIDTH // 2,
@@ -108,7 +116,7 @@ def anomalies() -> Dashboard:
             rows(
                 "anomalies/newest",
                 "Newest anomalies",
-                "The feature with the largest z-score of each row.",
+                "Of the z-score rule: the feature with the largest z-score of each row.",
                 [
                     Column("event_time", "Time", TIME),
                     Column("device_id", "Device", link=DEVICE_LINK),

@@ -13,8 +13,9 @@ WINDOW_COLUMNS: Final = (
     "window_start",
     "window_seconds",
     "row_count",
-    "anomaly_count",
+    "zscore_anomaly_count",
     "scored_rows",
+    "anomaly_count",
     "probability_sum",
     "rows_labelled",
     "correct",
@@ -61,7 +62,15 @@ def add_windows(cursor: Cursor, rows: Iterable[Sequence[object]]) -> None:
             ORDER BY window_start, window_seconds, device_id
             ON CONFLICT (window_start, window_seconds, device_id, model_version) DO UPDATE SET
                 row_count = known.row_count + excluded.row_count,
-                anomaly_count = known.anomaly_count + excluded.anomaly_count,
+                zscore_anomaly_count = known.zscore_anomaly_count + excluded.zscore_anomaly_count,
+                anomaly_count = CASE
+                    -- Of rows that were scored before this was counted, nobody knows it.
+                    WHEN known.anomaly_count IS NULL AND known.scored_rows > 0 THEN NULL
+                    ELSE coalesce(
+                        known.anomaly_count + excluded.anomaly_count,
+                        known.anomaly_count, excluded.anomaly_count
+                    )
+                END,
                 scored_rows = known.scored_rows + excluded.scored_rows,
                 probability_sum = known.probability_sum + excluded.probability_sum,
                 rows_labelled = known.rows_labelled + excluded.rows_labelled,

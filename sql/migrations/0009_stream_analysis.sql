@@ -144,6 +144,8 @@ END
 $$;
 
 -- A window as a whole, whichever versions scored its rows.
+DROP VIEW IF EXISTS stream_windows;
+
 CREATE OR REPLACE VIEW stream_windows AS
 SELECT
     window_start,

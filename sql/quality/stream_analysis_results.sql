@@ -21,7 +21,10 @@ SELECT
     result.mean_probability,
     result.accuracy,
     result.anomaly_count::DOUBLE PRECISION AS anomaly_count,
-    (result.row_count - result.anomaly_count)::DOUBLE PRECISION AS rows_without_anomaly,
+    result.zscore_anomaly_count::DOUBLE PRECISION AS zscore_anomaly_count,
+    (result.scored_rows - result.anomaly_count)::DOUBLE PRECISION AS rows_without_anomaly,
+    (result.row_count - result.zscore_anomaly_count)::DOUBLE PRECISION
+        AS rows_without_zscore_anomaly,
     (result.row_count - result.scored_rows)::DOUBLE PRECISION AS rows_not_scored,
     (result.scored_rows - result.rows_labelled)::DOUBLE PRECISION AS scored_rows_without_label,
     result.probability_sum NOT IN ('NaN', 'Infinity', '-Infinity') AS is_finite,

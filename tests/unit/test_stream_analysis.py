@@ -8,11 +8,13 @@ import pyarrow as pa
 import pytest
 
 from flead.analysis import archive
+from flead.analysis.daily import KNOWN, DayAnalysis, NamedModel
 from flead.analysis.scoring import inputs_of
 from flead.analysis.stream_bucket import Scorer, analyse
 from flead.analysis.tails import TAIL, HistoryLostError, bucket_of, read_tail
 from flead.analysis.telemetry import ROWS, batch_of
 from flead.contracts.analysis import StreamAnalysis
+from flead.contracts.schema import feature_schema
 from flead.learning.fleet import PublishedModel
 from flead.learning.scoring import probability
 from flead.learning.zscore import z_scores
@@ -74,6 +76,7 @@ def test_without_a_model_nothing_is_scored(configuration):
 
     [window, _] = outcome.windows.to_pylist()
     assert (window["scored_rows"], window["rows_labelled"], window["correct"]) == (0, 0, 0)
+    assert (window["anomaly_count"], window["zscore_anomaly_count"]) == (None, 0)
     assert outcome.samples["probability"].to_pylist() == [None]
 
 
@@ -215,3 +218,22 @@ def test_a_probability_of_a_half_counts_as_an_anomaly(configuration):
     window = outcome.windows.to_pylist()[0]
     assert window["probability_sum"] == 2 * probability(np.zeros(1))[0]
     assert (window["rows_labelled"], window["correct"]) == (2, 1)
+    assert (window["anomaly_count"], window["zscore_anomaly_count"]) == (2, 0)
+
+
+def test_a_window_counts_the_anomalies_of_the_daily_analysis(configuration):
+    random = np.random.default_rng(11)
+    rows = rows_of(*[("a", n / 2, float(random.standard_t(3)), 1) for n in range(500)])
+    schema = feature_schema(FEATURES)
+    standard = np.repeat([[500.0], [0.0], [500.0]], 4, axis=1)
+    model = PublishedModel(1, schema, random.normal(size=5), standard)
+
+    outcome = analyse(rows, TAIL.empty_table(), Scorer(FEATURES, model, {}), configuration)
+
+    [window] = [each for each in outcome.windows.to_pylist() if each["window_seconds"] == 300]
+    of_day = DayAnalysis(NamedModel(FEATURES, model), None)
+    in_day = pa.array(np.ones(rows.num_rows, np.bool_))
+    [day] = of_day(rows.append_column("in_day", in_day), KNOWN.empty_table()).to_pylist()
+    counts = ("row_count", "scored_rows", "anomaly_count", "zscore_anomaly_count")
+    assert {name: window[name] for name in counts} == {name: day[name] for name in counts}
+    assert 0 < window["zscore_anomaly_count"] < window["anomaly_count"] < 500

@@ -2,7 +2,9 @@ SELECT
     time_bucket(
         greatest(%(interval)s::INTERVAL, make_interval(secs => window_seconds)), window_start
     ) AS time,
-    sum(anomaly_count)::DOUBLE PRECISION / sum(row_count) AS anomaly_rate,
+    sum(anomaly_count)::DOUBLE PRECISION
+    / nullif(sum(scored_rows) FILTER (WHERE anomaly_count IS NOT NULL), 0) AS by_the_model,
+    sum(zscore_anomaly_count)::DOUBLE PRECISION / sum(row_count) AS by_the_z_score_rule,
     sum(probability_sum) / nullif(sum(scored_rows), 0)::DOUBLE PRECISION AS mean_probability
 FROM stream_analysis_results
 WHERE

@@ -3,7 +3,8 @@ SELECT
         greatest(%(interval)s::INTERVAL, make_interval(secs => window_seconds)), window_start
     ) AS time,
     sum(row_count)::DOUBLE PRECISION AS rows,
-    sum(anomaly_count)::DOUBLE PRECISION AS anomalies
+    sum(anomaly_count)::DOUBLE PRECISION AS by_the_model,
+    sum(zscore_anomaly_count)::DOUBLE PRECISION AS by_the_z_score_rule
 FROM stream_analysis_results
 WHERE
     window_seconds = nullif(%(window_seconds)s, '')::INTEGER

@@ -133,8 +133,9 @@ def fill_analyses(database_url):
     with connect(database_url) as connection, connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO stream_analysis_results (window_start, window_seconds, device_id,"
-            " model_version, row_count, anomaly_count, scored_rows, probability_sum, rows_labelled,"
-            " correct, created_at) VALUES (%s, 300, 'a', 3, 10, 2, 10, 2.5, 8, 6, %s)",
+            " model_version, row_count, zscore_anomaly_count, scored_rows, anomaly_count,"
+            " probability_sum, rows_labelled, correct, created_at)"
+            " VALUES (%s, 300, 'a', 3, 10, 1, 10, 2, 2.5, 8, 6, %s)",
             (day, NOW),
         )
         cursor.execute(

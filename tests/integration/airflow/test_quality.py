@@ -58,8 +58,10 @@ OTHER_POISONS = {
     " WHERE version = 3",
     "local_models.every_update_is_there": "DELETE FROM local_models"
     " WHERE aggregation_round = 3 AND device_id = 'a'",
-    "stream_analysis_results.anomalies_are_rows": "UPDATE stream_analysis_results"
+    "stream_analysis_results.anomalies_are_scored_rows": "UPDATE stream_analysis_results"
     " SET anomaly_count = 11",
+    "stream_analysis_results.zscore_anomalies_are_rows": "UPDATE stream_analysis_results"
+    " SET zscore_anomaly_count = 11",
     "batch_analysis_results.every_device_is_there": "DELETE FROM batch_analysis_results",
 }
 

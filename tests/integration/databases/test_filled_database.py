@@ -96,12 +96,12 @@ def test_a_version_is_measured_by_the_updates_that_scored_it(ask):
     assert all([rows, right] == stored for rows, right, *stored in measured)
 
 
-def test_windows_count_the_anomalies_that_are_stored(ask):
+def test_windows_count_the_anomalies_of_the_rule_that_are_stored(ask):
     [(windows, counted, stored)] = ask(
         """
         SELECT
             count(*),
-            sum(result.anomaly_count),
+            sum(result.zscore_anomaly_count),
             sum((
                 SELECT count(*) FROM anomalies AS found
                 WHERE found.device_id = result.device_id

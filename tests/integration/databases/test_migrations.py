@@ -87,6 +87,25 @@ def test_a_crash_before_yoyo_marked_a_migration_is_mended_by_the_next_call(datab
     assert tables(database) == TABLES
 
 
+def test_counts_of_the_z_score_rule_keep_their_rows_under_their_new_name(empty_database):
+    before = [name for name in names_of_migrations() if name < "0020"]
+    with get_backend(empty_database) as backend:
+        known = read_migrations(str(DIRECTORY))
+        backend.apply_migrations(known.filter(lambda each: each.id in before))
+    with connect(empty_database) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO stream_analysis_results (window_start, window_seconds, device_id,"
+            " model_version, row_count, anomaly_count, scored_rows, probability_sum, rows_labelled,"
+            " correct) VALUES (now(), 30, 'a', 1, 9, 4, 9, 2.5, 0, 0)"
+        )
+    counts = "SELECT zscore_anomaly_count, anomaly_count FROM "
+
+    migrate(empty_database)
+
+    assert query(empty_database, counts + "stream_analysis_results") == [(4, None)]
+    assert query(empty_database, counts + "stream_windows") == [(4, None)]
+
+
 def test_a_failing_migration_leaves_nothing_of_itself_and_everything_before_it(
     empty_database, tmp_path
 ):

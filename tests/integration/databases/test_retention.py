@@ -54,7 +54,7 @@ def timed_rows(at):
         },
         "stream_analysis_results": {
             "window_start": at, "window_seconds": 30, "device_id": "a", "model_version": 1,
-            "row_count": 1, "anomaly_count": 0, "scored_rows": 1, "probability_sum": 0.5,
+            "row_count": 1, "zscore_anomaly_count": 0, "scored_rows": 1, "probability_sum": 0.5,
             "rows_labelled": 0, "correct": 0,
         },
         "device_status": {

@@ -14,8 +14,16 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 COUNTS = BatchCounts({0: 0}, {0: 5}, messages=5, rows=4, late_rows=1, seconds=0.5)
 
 
-def window(device="a", *, rows=1, anomalies=0, scored=1, total=0.5, labelled=1, right=1, version=1):
-    return (device, NOON, 30, rows, anomalies, scored, total, labelled, right, version)
+def window(
+    device="a", *, rows=1, far=0, scored=1, anomalies=0, total=0.5, labelled=1, right=1, version=1
+):
+    return (device, NOON, 30, rows, far, scored, anomalies, total, labelled, right, version)
+
+
+def unscored(device="a", *, version=1, **changes):
+    return window(
+        device, scored=0, anomalies=None, total=0.0, labelled=0, right=0, version=version, **changes
+    )
 
 
 def sample(offset, slot=NOON):
@@ -28,15 +36,15 @@ def new_batch(connection):
 
 
 def test_sums_of_a_later_batch_are_added_to_a_window(cursor):
-    stream_results.add_windows(cursor, [window(), window("b", scored=0, total=0.0, labelled=0)])
+    stream_results.add_windows(cursor, [window(), unscored("b")])
     new_batch(cursor.connection)
-    stream_results.add_windows(cursor, [window(rows=3, anomalies=1, scored=3, total=0.9, right=0)])
+    stream_results.add_windows(cursor, [window(rows=3, far=1, scored=3, total=0.9, right=0)])
     new_batch(cursor.connection)
     stream_results.add_windows(cursor, [window(rows=2, scored=2, total=1.4, version=2)])
 
     cursor.execute(
-        "SELECT row_count, anomaly_count, mean_probability, accuracy FROM stream_analysis_results"
-        " ORDER BY device_id, model_version"
+        "SELECT row_count, zscore_anomaly_count, mean_probability, accuracy"
+        " FROM stream_analysis_results ORDER BY device_id, model_version"
     )
     rows = cursor.fetchall()
     assert rows == [(4, 1, pytest.approx(0.35), 0.5), (2, 0, 0.7, 1.0), (1, 0, None, None)]
@@ -45,6 +53,35 @@ def test_sums_of_a_later_batch_are_added_to_a_window(cursor):
         " WHERE device_id = 'a'"
     )
     assert cursor.fetchall() == [(2, 6, pytest.approx(2.8 / 6), pytest.approx(2 / 3))]
+
+
+def test_anomalies_by_the_model_are_null_until_a_row_is_scored(cursor):
+    stream_results.add_windows(cursor, [unscored(), unscored("b"), unscored("c", version=0)])
+    new_batch(cursor.connection)
+    stream_results.add_windows(
+        cursor, [window(rows=3, scored=3, anomalies=2), window("c", anomalies=1)]
+    )
+
+    cursor.execute(
+        "SELECT device_id, model_version, scored_rows, anomaly_count FROM stream_analysis_results"
+        " ORDER BY 1, 2"
+    )
+    assert cursor.fetchall() == [
+        ("a", 1, 3, 2), ("b", 1, 0, None), ("c", 0, 0, None), ("c", 1, 1, 1),
+    ]  # fmt: skip
+    cursor.execute("SELECT device_id, anomaly_count FROM stream_windows ORDER BY 1")
+    assert cursor.fetchall() == [("a", 2), ("b", None), ("c", 1)]
+
+
+def test_what_was_scored_before_it_was_counted_stays_unknown(cursor):
+    stream_results.add_windows(cursor, [window(rows=3, scored=3, anomalies=None)])
+    new_batch(cursor.connection)
+    stream_results.add_windows(cursor, [window(anomalies=1), window(anomalies=1, version=2)])
+
+    cursor.execute("SELECT anomaly_count FROM stream_analysis_results ORDER BY model_version")
+    assert cursor.fetchall() == [(None,), (1,)]
+    cursor.execute("SELECT anomaly_count FROM stream_windows")
+    assert cursor.fetchall() == [(None,)]
 
 
 def test_a_slot_keeps_its_first_sample(cursor):

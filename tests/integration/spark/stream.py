@@ -96,7 +96,7 @@ class Counting:
         self._configuration = configuration
         self._batches = batches
         self.late, self.anomalies = set(), set()
-        self.windows = defaultdict(lambda: np.zeros(6))
+        self.windows = defaultdict(lambda: np.zeros(7))
 
     def count(self, device: str, rows, far, sure) -> None:
         """Count the rows of a device, in their order."""
@@ -122,7 +122,7 @@ class Counting:
         is_right = label is not None and (sure >= 0.5) == (label == 1)
         for seconds in self._configuration.windows_seconds:
             start = value["event_time"] // (1000 * seconds) * seconds
-            sums = [1, is_far, 1, sure, label is not None, is_right]
+            sums = [1, is_far, 1, sure >= 0.5, sure, label is not None, is_right]
             self.windows[device, start, seconds, version] += sums
 
 

@@ -195,7 +195,8 @@ def analysed(stream):
 def test_windows_equal_a_recount_of_the_topic(stream, analysed):
     rows = stream.query(
         "SELECT device_id, extract(epoch FROM window_start)::bigint, window_seconds, model_version,"
-        " row_count, anomaly_count, scored_rows, probability_sum, rows_labelled, correct"
+        " row_count, zscore_anomaly_count, scored_rows, anomaly_count, probability_sum,"
+        " rows_labelled, correct"
         " FROM stream_analysis_results"
     )
 
