@@ -53,6 +53,7 @@ def add_windows(cursor: Cursor, rows: Iterable[Sequence[object]]) -> None:
 
     Once for each batch, in the transaction that marks it as committed.
     """
+    _write_to_compressed_chunks(cursor)
     stage_rows(cursor, "new_windows", "stream_analysis_results", WINDOW_COLUMNS, rows)
     cursor.execute(
         sql.SQL(
@@ -83,11 +84,13 @@ def add_windows(cursor: Cursor, rows: Iterable[Sequence[object]]) -> None:
 
 def add_anomalies(cursor: Cursor, rows: Iterable[Sequence[object]]) -> None:
     """Store anomalous rows, with the columns `ANOMALY_COLUMNS`."""
+    _write_to_compressed_chunks(cursor)
     copy_new_rows(cursor, "anomalies", ANOMALY_COLUMNS, rows)
 
 
 def add_samples(cursor: Cursor, rows: Iterable[Sequence[object]]) -> None:
     """Store rows, with the columns `SAMPLE_COLUMNS`, whose device has none in their slot yet."""
+    _write_to_compressed_chunks(cursor)
     stage_rows(cursor, "new_samples", "device_samples", SAMPLE_COLUMNS, rows)
     cursor.execute(
         sql.SQL(
@@ -101,4 +104,16 @@ def add_samples(cursor: Cursor, rows: Iterable[Sequence[object]]) -> None:
             ON CONFLICT DO NOTHING
             """
         ).format(columns=identifiers(SAMPLE_COLUMNS))
+    )
+
+
+def _write_to_compressed_chunks(cursor: Cursor) -> None:
+    """Let this transaction write to compressed chunks of TimescaleDB, however many rows they have.
+
+    By default it may decompress 100,000: a fleet whose rows are as old (a replay, clocks that are
+    wrong) would end every attempt at the same batch.
+    """
+    cursor.execute(
+        "SELECT set_config(name, '0', TRUE) FROM pg_settings"
+        " WHERE name = 'timescaledb.max_tuples_decompressed_per_dml_transaction'"
     )

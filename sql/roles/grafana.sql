@@ -18,6 +18,7 @@ DECLARE
         'promotion_decisions',
         'stream_analysis_batches',
         'stream_analysis_results',
+        'stream_fleet_windows',
         'training_deployments',
         'training_health',
         'tuning_decisions'

@@ -5,7 +5,7 @@ SELECT
     sum(row_count)::DOUBLE PRECISION AS rows,
     sum(anomaly_count)::DOUBLE PRECISION AS by_the_model,
     sum(zscore_anomaly_count)::DOUBLE PRECISION AS by_the_z_score_rule
-FROM stream_analysis_results
+FROM stream_fleet_windows
 WHERE
     window_seconds = nullif(%(window_seconds)s, '')::INTEGER
     AND window_start BETWEEN %(time_from)s AND %(time_to)s

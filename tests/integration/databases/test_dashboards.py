@@ -229,6 +229,7 @@ READABLE = {
     "promotion_decisions",
     "stream_analysis_batches",
     "stream_analysis_results",
+    "stream_fleet_windows",
     "training_deployments",
     "training_health",
     "tuning_decisions",

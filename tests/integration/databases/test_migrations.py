@@ -147,12 +147,14 @@ def hold_for_ever(url, held):
         multiprocessing.Event().wait()
 
 
-def test_timescaledb_gets_a_hypertable_with_compression_and_retention(timescaledb_server):
+def test_every_hypertable_of_timescaledb_has_compression_and_retention(timescaledb_server):
     migrate(timescaledb_server)
     assert query(
         timescaledb_server,
         "SELECT hypertable_name, column_name, time_interval"
-        " FROM timescaledb_information.dimensions ORDER BY 1",
+        " FROM timescaledb_information.dimensions"
+        # not of the aggregate's own table
+        " WHERE hypertable_schema = 'public' ORDER BY 1",
     ) == [
         ("anomalies", "event_time", timedelta(days=1)),
         ("data_quality_results", "created_at", timedelta(days=1)),
@@ -163,17 +165,59 @@ def test_timescaledb_gets_a_hypertable_with_compression_and_retention(timescaled
         ("stream_analysis_results", "window_start", timedelta(days=1)),
         ("training_health", "created_at", timedelta(days=1)),
     ]
+    policies = query(
+        timescaledb_server,
+        "SELECT hypertable_name, max(config ->> 'compress_after'), max(config ->> 'drop_after')"
+        " FROM timescaledb_information.jobs"
+        " WHERE proc_name IN ('policy_compression', 'policy_retention') GROUP BY 1 ORDER BY 1",
+    )
+    assert policies == [
+        ("anomalies", "8 days", "30 days"),
+        ("data_quality_results", "8 days", "90 days"),
+        ("device_samples", "8 days", "30 days"),
+        # maintenance drops the chunks of local_models
+        ("local_models", "1 day", None),
+        ("model_evaluations", "7 days", "90 days"),
+        ("model_feedback", "7 days", "30 days"),
+        ("stream_analysis_results", "8 days", "30 days"),
+        ("training_health", "8 days", "30 days"),
+    ]
+
+
+def test_timescaledb_keeps_the_windows_of_the_fleet_as_a_continuous_aggregate(timescaledb_server):
+    migrate(timescaledb_server)
     assert query(
         timescaledb_server,
-        "SELECT proc_name, config ->> 'compress_after', config ->> 'drop_after'"
+        "SELECT view_name, hypertable_name, materialized_only"
+        " FROM timescaledb_information.continuous_aggregates",
+    ) == [("stream_fleet_windows", "stream_analysis_results", False)]
+    assert query(
+        timescaledb_server,
+        "SELECT schedule_interval, config ->> 'start_offset', config ->> 'end_offset'"
         " FROM timescaledb_information.jobs"
-        " WHERE hypertable_name IN ('local_models', 'model_feedback') ORDER BY hypertable_name, 1",
-    ) == [
-        # maintenance drops the chunks of local_models
-        ("policy_compression", "1 day", None),
-        ("policy_compression", "7 days", None),
-        ("policy_retention", None, "30 days"),
-    ]
+        " WHERE proc_name = 'policy_refresh_continuous_aggregate'",
+    ) == [(timedelta(minutes=10), None, "01:00:00")]
+
+
+def test_a_new_reading_of_health_decompresses_no_old_one(timescaledb_server):
+    migrate(timescaledb_server)
+    chunk = "SELECT c::text FROM show_chunks('training_health') AS c"
+    with connect(timescaledb_server) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO training_health (created_at, dag_run_id, positions, deploying, healing,"
+            " verdict, reasons) SELECT at, 'scheduled__' || at, '{}', '{}', '{}', 'healthy', '[]'"
+            " FROM generate_series('2026-03-01'::timestamptz, '2026-03-01 01:00', '1 minute') AS at"
+        )
+        cursor.execute("SELECT compress_chunk(c) FROM show_chunks('training_health') AS c")
+    with connect(timescaledb_server) as connection, connection.cursor() as cursor:
+        cursor.execute("DELETE FROM training_health WHERE dag_run_id = 'scheduled__2026-03-10'")
+    [(name,)] = query(timescaledb_server, chunk)
+
+    decompressed = query(timescaledb_server, f"SELECT FROM ONLY {name}")
+    readings = query(timescaledb_server, "SELECT count(*) FROM training_health")
+    query(timescaledb_server, "SELECT drop_chunks('training_health', older_than => now())")
+
+    assert (decompressed, readings) == ([], [(61,)])
 
 
 WIDTHS = [

@@ -2,9 +2,11 @@
 
 from datetime import UTC, datetime
 
+import psycopg2
 import pytest
 
 from flead.storage import stream_batches, stream_results
+from flead.storage.connection import connect
 from flead.storage.locks import Lock, is_held, lock_for_transaction
 from flead.storage.stream_batches import BatchCounts, BatchState
 
@@ -28,6 +30,10 @@ def unscored(device="a", *, version=1, **changes):
 
 def sample(offset, slot=NOON):
     return (0, offset, NOON, "a", slot, '{"x": 1.0}', None, 0.5, False, 1)
+
+
+def anomaly(offset):
+    return (0, offset, NOON, "a", "x", 1.0, 3.0, '{"x": 3.0}', 0.5, None, 1)
 
 
 def new_batch(connection):
@@ -82,6 +88,99 @@ def test_what_was_scored_before_it_was_counted_stays_unknown(cursor):
     assert cursor.fetchall() == [(None,), (1,)]
     cursor.execute("SELECT anomaly_count FROM stream_windows")
     assert cursor.fetchall() == [(None,)]
+
+
+def test_windows_of_the_fleet_are_the_sums_of_its_devices(cursor):
+    stream_results.add_windows(
+        cursor,
+        [
+            window(rows=3, far=1, scored=3, anomalies=2, total=0.9),
+            window("b", rows=2, scored=2, anomalies=None, total=1.0),
+            unscored("c", version=0),
+        ],
+    )
+
+    cursor.execute(
+        "SELECT window_start, window_seconds, row_count, scored_rows, anomaly_count, judged_rows,"
+        " zscore_anomaly_count, probability_sum FROM stream_fleet_windows"
+    )
+    assert cursor.fetchall() == [(NOON, 30, 6, 5, 2, 3, 1, pytest.approx(1.9))]
+
+
+@pytest.mark.parametrize("database_server", ["timescaledb"], indirect=True)
+class TestCompressed:
+    """What comes for chunks that TimescaleDB has compressed and aggregated."""
+
+    TABLES = ("stream_analysis_results", "anomalies", "device_samples")
+
+    def call(self, url, statement, *parameters):
+        connection = psycopg2.connect(url)
+        connection.autocommit = True
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement, parameters)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.close()
+
+    def refresh(self, url):
+        [(job,)] = self.call(
+            url,
+            "SELECT job_id FROM timescaledb_information.jobs"
+            " WHERE proc_name = 'policy_refresh_continuous_aggregate'",
+        )
+        self.call(url, f"CALL run_job({job})")
+
+    @pytest.fixture
+    def compressed(self, database):
+        """Write a window, an anomaly and a sample, and compress their chunks."""
+        with connect(database) as connection, connection.cursor() as cursor:
+            stream_results.add_windows(cursor, [window(rows=3, scored=3, anomalies=1, total=0.9)])
+            stream_results.add_anomalies(cursor, [anomaly(1)])
+            stream_results.add_samples(cursor, [sample(1)])
+        self.refresh(database)
+        for table in self.TABLES:
+            self.call(
+                database, "SELECT compress_chunk(c) FROM show_chunks(%s::regclass) AS c", table
+            )
+        yield database
+        for table in self.TABLES:
+            self.call(database, "SELECT drop_chunks(%s::regclass, older_than => now())", table)
+        self.refresh(database)
+
+    def test_rows_are_merged_into_them_by_their_keys(self, compressed):
+        with connect(compressed) as connection, connection.cursor() as cursor:
+            # So few are allowed by default that a fleet exceeds it.
+            cursor.execute("SET timescaledb.max_tuples_decompressed_per_dml_transaction TO 1")
+            stream_results.add_windows(
+                cursor, [window(anomalies=1), window("b"), window(version=2, total=0.25)]
+            )
+            stream_results.add_anomalies(cursor, [anomaly(1), anomaly(2)])
+            stream_results.add_samples(cursor, [sample(1), sample(2, NOON.replace(second=15))])
+            cursor.execute(
+                "SELECT device_id, model_version, row_count, anomaly_count, mean_probability"
+                " FROM stream_analysis_results ORDER BY 1, 2"
+            )
+            windows = cursor.fetchall()
+            cursor.execute("SELECT kafka_offset FROM anomalies ORDER BY 1")
+            anomalies = cursor.fetchall()
+            cursor.execute("SELECT kafka_offset FROM device_samples ORDER BY 1")
+            samples = cursor.fetchall()
+
+        assert windows == [
+            ("a", 1, 4, 2, pytest.approx(0.35)), ("a", 2, 1, 0, 0.25), ("b", 1, 1, 0, 0.5),
+        ]  # fmt: skip
+        assert anomalies == samples == [(1,), (2,)]
+
+    def test_the_aggregate_has_them_after_its_next_refresh(self, compressed):
+        sums = "SELECT row_count, anomaly_count FROM stream_fleet_windows"
+        with connect(compressed) as connection, connection.cursor() as cursor:
+            stream_results.add_windows(cursor, [window(rows=2, scored=2, anomalies=2)])
+
+        before = self.call(compressed, sums)
+        self.refresh(compressed)
+
+        assert (before, self.call(compressed, sums)) == ([(3, 1)], [(5, 3)])
 
 
 def test_a_slot_keeps_its_first_sample(cursor):
