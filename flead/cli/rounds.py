@@ -57,10 +57,12 @@ def replay(
 ) -> None:
     """Recompute a round from its stored updates and its parent, and compare it with what it made.
 
-    Ends with 0 only when every byte is the same; a round that made no version, or of which
-    something is past its retention, cannot be compared.
+    Of a round that made no version, because it waited for a verdict or accepted no update, each
+    update is judged again. Ends with 0 only when every byte, or every judgement, is the same; a
+    round of which something is past its retention cannot be compared.
 
-    Prints the version, its bytes and its SHA-256, or both hashes where they differ.
+    Prints the version, its bytes and its SHA-256, or both hashes where they differ; or how many
+    updates were judged again, and the first of those that come out otherwise.
 
     Example: `flead rounds replay 7`
     """
@@ -117,6 +119,13 @@ def summary(report: "ReplayReport") -> str:
     """Say what the replay has come to."""
     if report.identical is None:
         return f"not comparable: {report.reason}"
+    if report.judged is not None:
+        if report.identical:
+            return (
+                f"round {report.round} made no version, and judges its {report.judged:,} updates"
+                " again as it did"
+            )
+        return f"round {report.round} made no version, and: {report.reason}"
     if report.identical:
         return (
             f"round {report.round} gives version {report.version} again: {report.bytes:,} bytes,"

@@ -24,7 +24,7 @@ class ReplayMismatchError(Exception):
 
 
 class NotReplayableError(LookupError):
-    """There is nothing to replay: the round made no version, or is past its retention."""
+    """Nothing can be compared: no version was made, the round goes on, or is past retention."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,9 @@ from datetime import datetime
 
 import msgspec
 
+from flead.rounds.rejudging import Rejudged, rejudge
 from flead.rounds.replay import NotReplayableError, recompute
+from flead.settings import Settings
 from flead.stack.addresses import Addresses
 from flead.stack.home import Home
 from flead.stack.service import StackError
@@ -41,9 +43,10 @@ class RoundList(msgspec.Struct, frozen=True):
 class ReplayReport(msgspec.Struct, frozen=True):
     """What the replay of a round has come to.
 
-    `identical` is None, with the reason, where there is nothing to compare: the round made no
-    version, or is past its retention. `sha256` is that of the replay, `stored_sha256` that of the
-    artifact which the round made, both in hex digits.
+    Of a round that made a version, `sha256` is that of the replay, `stored_sha256` that of the
+    artifact which the round made, both in hex digits. Of one that made none, `judged` counts the
+    updates of which the judgements are compared. `identical` is None, with the reason, where there
+    is nothing to compare: the round has not ended, or is past its retention.
     """
 
     round: int
@@ -52,6 +55,7 @@ class ReplayReport(msgspec.Struct, frozen=True):
     sha256: str | None
     stored_sha256: str | None
     bytes: int | None
+    judged: int | None
     reason: str | None
 
 
@@ -63,6 +67,8 @@ def list_rounds(home: Home, limit: int) -> RoundList:
 
 def replay_round(home: Home, number: int) -> ReplayReport:
     """Recompute a round and compare it, byte by byte, with what it made.
+
+    Of a round that made no version, compare what became of each update.
 
     Raises
     ------
@@ -76,9 +82,11 @@ def replay_round(home: Home, number: int) -> ReplayReport:
         except LookupError as missing:
             raise StackError(f"{missing}: see `flead rounds list`") from None
     try:
+        if version is None:
+            return _rejudged(number, rejudge(database_url, Settings.from_environment(), number))
         replayed = recompute(database_url, number)
     except NotReplayableError as reason:
-        return ReplayReport(number, version, None, None, None, None, str(reason))
+        return ReplayReport(number, version, None, None, None, None, None, str(reason))
     return ReplayReport(
         round=number,
         version=replayed.version,
@@ -86,7 +94,31 @@ def replay_round(home: Home, number: int) -> ReplayReport:
         sha256=replayed.sha256,
         stored_sha256=replayed.stored_sha256,
         bytes=len(replayed.artifact),
+        judged=None,
         reason=None if replayed.is_identical else "the bytes differ",
+    )
+
+
+def _rejudged(number: int, rejudged: Rejudged) -> ReplayReport:
+    reason = None
+    if rejudged.differing:
+        before, now = rejudged.differing[0]
+        read = before.read
+        reason = (
+            f"{len(rejudged.differing)} updates are judged otherwise now, the first of them"
+            f" {now.reason or now.status} instead of {before.reason or before.status}:"
+            f" {read.topic}/{read.partition}/{read.offset}; FLEAD_MAX_STALENESS or"
+            " FLEAD_MAX_UPDATE_NORM may have changed"
+        )
+    return ReplayReport(
+        round=number,
+        version=None,
+        identical=rejudged.is_identical,
+        sha256=None,
+        stored_sha256=None,
+        bytes=None,
+        judged=len(rejudged.stored),
+        reason=reason,
     )
 
 

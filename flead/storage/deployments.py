@@ -7,6 +7,7 @@ which refuses an id that it knows; so an attempt that is taken up again after a 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -276,6 +277,22 @@ def current_features(cursor: Cursor) -> list[str] | None:
         f"{_SELECT} AND status IN ('active', 'submitting', 'suspended')"
         " ORDER BY array_position(ARRAY['active', 'submitting', 'suspended'], status), id DESC"
         " LIMIT 1"
+    )
+    attempt = _one(cursor)
+    return None if attempt is None else attempt.configuration.features
+
+
+def features_of(cursor: Cursor, feature_schema: str) -> list[str] | None:
+    """Return the feature list of a fingerprint that was ever deployed, None for another."""
+    cursor.execute(f"{_SELECT} AND feature_schema = %s ORDER BY id DESC LIMIT 1", (feature_schema,))
+    attempt = _one(cursor)
+    return None if attempt is None else attempt.configuration.features
+
+
+def features_as_of(cursor: Cursor, at: datetime) -> list[str] | None:
+    """Return the feature list of the newest attempt that did not fail and was made by `at`."""
+    cursor.execute(
+        f"{_SELECT} AND status <> 'failed' AND created_at <= %s ORDER BY id DESC LIMIT 1", (at,)
     )
     attempt = _one(cursor)
     return None if attempt is None else attempt.configuration.features

@@ -220,6 +220,43 @@ def rolled_back_versions(cursor: Cursor, feature_schema: str) -> frozenset[int]:
     return frozenset(version for (version,) in cursor.fetchall())
 
 
+_AS_OF: Final = """
+    FROM federated_models AS model
+    CROSS JOIN LATERAL (
+        SELECT EXISTS (
+            SELECT FROM federated_models AS later
+            WHERE later.feature_schema = model.feature_schema AND later.promoted_at <= %(at)s
+                AND later.restored_version < model.version AND model.version < later.version
+        ) AS is_rolled_back
+    ) AS found
+    WHERE model.feature_schema = %(schema)s AND model.promoted_at <= %(at)s
+        AND coalesce(model.aggregation_round, 0) < %(round)s
+"""
+
+
+def newest_promoted_as_of(
+    cursor: Cursor, feature_schema: str, aggregation_round: int, at: datetime, count: int
+) -> list[StoredModel]:
+    """Return what `newest_promoted` gave in a round that ended at `at`: first the head."""
+    cursor.execute(
+        f"SELECT {', '.join(f'model.{name}' for name in _COLUMNS)} {_AS_OF}"
+        " AND NOT found.is_rolled_back ORDER BY model.version DESC LIMIT %(count)s",
+        {"schema": feature_schema, "round": aggregation_round, "at": at, "count": count},
+    )
+    return [_from_row(row) for row in cursor.fetchall()]
+
+
+def rolled_back_as_of(
+    cursor: Cursor, feature_schema: str, aggregation_round: int, at: datetime
+) -> frozenset[int]:
+    """Return what `rolled_back_versions` gave in a round that ended at `at`."""
+    cursor.execute(
+        f"SELECT model.version {_AS_OF} AND found.is_rolled_back",
+        {"schema": feature_schema, "round": aggregation_round, "at": at},
+    )
+    return frozenset(version for (version,) in cursor.fetchall())
+
+
 def newest_version(cursor: Cursor) -> int:
     """Return the highest version number over all schemas; 0 when there is none."""
     cursor.execute("SELECT coalesce(max(version), 0) FROM federated_models")

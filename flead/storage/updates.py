@@ -202,6 +202,21 @@ def updates_of_round(
     return [_from_row(row) for row in cursor.fetchall()]
 
 
+def judgements_of_round(cursor: Cursor, aggregation_round: int) -> list[Judgement]:
+    """Return what a round made of its updates, in (partition, offset) order."""
+    cursor.execute(
+        f"""
+        SELECT status, reject_reason, aggregation_weight, {_SELECTED} FROM local_models
+        WHERE aggregation_round = %s ORDER BY kafka_partition, kafka_offset
+        """,  # noqa: S608 - the columns are constants of this module
+        (aggregation_round,),
+    )
+    return [
+        Judgement(_from_row(row), JudgedAs(status), reason, weight)
+        for status, reason, weight, *row in cursor.fetchall()
+    ]
+
+
 def record_judgements(
     cursor: Cursor, aggregation_round: int, judgements: Sequence[Judgement]
 ) -> None:

@@ -14,6 +14,7 @@ from flead.contracts.topics import Topic
 from flead.messaging.reading import end_offsets
 from flead.rounds.aggregation import aggregate
 from flead.rounds.publishing import publish
+from flead.rounds.rejudging import rejudge
 from flead.rounds.replay import replay
 from flead.rounds.rollback import (
     HeadReplacedError,
@@ -32,6 +33,7 @@ pytestmark = [
 A = np.array([0.5, -1.0, 0.25, 2.0, 1.0])
 B = np.array([0.1, 0.2, 0.3, 0.4, -3.0])
 DEVICES = ["a", "b", "c"]
+IDLE = {"trained": False, "samples_processed": 0}
 GOOD, BAD = (1.0, 4, 0, 6, 0), (20.0, 0, 6, 0, 4)
 """Log loss of .1 and 2 a row, over ten rows each."""
 
@@ -218,8 +220,7 @@ class TestGate:
         round_of()
         round_of(B, base=1, scored=GOOD)
 
-        idle = {"trained": False, "samples_processed": 0}
-        judging = round_of(None, base=1, scored=GOOD, challenged=(2, *BAD), **idle)
+        judging = round_of(None, base=1, scored=GOOD, challenged=(2, *BAD), **IDLE)
 
         assert (judging.state, judging.rejected) == (RoundState.EMPTY, {"not_trained": 3})
         assert decisions(federation)[-1] == (2, "rejected", 3, 30)
@@ -301,6 +302,55 @@ class TestArtifacts:
         round_of(B, base=1, scored=GOOD, challenged=(2, *GOOD))
 
         assert replay(federation.database_url, 2) == scored == Path(path).read_bytes()
+
+
+class TestRejudging:
+    def test_rounds_without_a_version_are_judged_as_they_were_when_heads_have_followed(
+        self, federation, round_of, make_update
+    ):
+        federation.settings = msgspec.structs.replace(federation.settings, max_staleness=1)
+        round_of()
+        round_of(B, base=1, scored=GOOD)
+        waiting = federation.run_round(
+            make_update("a", B, base=1, scored=GOOD, challenged=(2, *GOOD)),
+            make_update("b", 100 * A, base=1),
+            make_update("c", B, base=2),
+            make_update("d", B, features=["y"]),
+        )
+        round_of(B, base=1, devices=["b", "c"], scored=GOOD, challenged=(2, *GOOD))
+        round_of(B, base=2, scored=GOOD, challenged=(3, *GOOD))
+        empty = federation.run_round(
+            make_update("a", B, base=1), make_update("b", None, base=3, **IDLE)
+        )
+        roll_back(federation.database_url, federation.settings, 1, "odd", "request-1")
+        rolled_back = federation.run_round(
+            make_update("a", B, base=3), make_update("b", B, base=2), make_update("c", B, base=9)
+        )
+
+        assert (waiting.state, waiting.rejected) == (
+            RoundState.WAITING, {"norm": 1, "unknown_base": 1, "unknown_schema": 1},
+        )  # fmt: skip
+        assert rolled_back.rejected == {"rolled_back_base": 2, "unknown_base": 1}
+        for completed in (waiting, empty, rolled_back):
+            assert completed.version is None
+            again = rejudge(federation.database_url, federation.settings, completed.number)
+            assert (again.differing, len(again.stored)) == ([], completed.updates)
+
+    def test_a_judgement_that_was_another_is_told(self, federation, round_of):
+        round_of()
+        round_of(B, base=1, scored=GOOD)
+        waiting = round_of(B, base=1, devices=["a", "b"], scored=GOOD)
+        federation.query(
+            "UPDATE local_models SET status = 'rejected', reject_reason = 'norm'"
+            " WHERE aggregation_round = %s AND device_id = 'b' RETURNING 1",
+            waiting.number,
+        )
+
+        again = rejudge(federation.database_url, federation.settings, waiting.number)
+
+        [(before, now)] = again.differing
+        assert (before.read.update.device_id, before.reason, now.reason) == ("b", "norm", None)
+        assert not again.is_identical
 
 
 class TestRollback:

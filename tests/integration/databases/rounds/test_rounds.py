@@ -465,14 +465,46 @@ class TestCommands:
         federation.run_round(make_update("other", A, features=["y"]))
         federation.run_round(make_update("a", A))
         federation.query("DELETE FROM local_models RETURNING 1")
+        federation.send(make_update("a", A))
+        federation.open()
 
-        for number, reason in [("1", "made no version"), ("2", "past their retention")]:
+        for number, reason in [
+            ("1", "past their retention"),
+            ("2", "past their retention"),
+            ("3", "has not ended"),
+        ]:
             ran = flead("rounds", "replay", number, "--json")
 
             said = msgspec.json.decode(ran.stdout)
             assert (ran.exit_code, said["identical"], said["sha256"]) == (1, None, None)
             assert reason in said["reason"]
             assert "not comparable: " in flead("rounds", "replay", number).stdout
+
+    def test_replay_of_a_round_without_a_version_compares_its_judgements(
+        self, flead, federation, make_update
+    ):
+        federation.run_round(make_update("a", A))
+        federation.run_round(
+            make_update("other", A, features=["y"]), make_update("ahead", A, base=9)
+        )
+
+        same = flead("rounds", "replay", "2", "--json")
+
+        said = msgspec.json.decode(same.stdout)
+        assert (same.exit_code, said["identical"], said["judged"]) == (0, True, 2)
+        assert (said["version"], said["sha256"], said["reason"]) == (None, None, None)
+        assert "judges its 2 updates again as it did" in flead("rounds", "replay", "2").stdout
+
+        federation.query(
+            "UPDATE local_models SET reject_reason = 'norm' WHERE device_id = 'ahead' RETURNING 1"
+        )
+        changed = flead("rounds", "replay", "2", "--json")
+
+        said = msgspec.json.decode(changed.stdout)
+        assert (changed.exit_code, said["identical"]) == (1, False)
+        assert "1 updates are judged otherwise now" in said["reason"]
+        assert "unknown_base instead of norm" in said["reason"]
+        assert said["reason"] in flead("rounds", "replay", "2").stdout
 
     def test_replay_of_no_round_is_an_error(self, flead):
         ran = flead("rounds", "replay", "5", "--json")
