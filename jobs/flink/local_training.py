@@ -328,11 +328,14 @@ class TrainBucket(KeyedBroadcastProcessFunction):
             ctx.get_broadcast_state(fleet_descriptor()).put(key, bytes(message))
             self.fleet = None
 
-    def adopted_as(self, topic: str, message: bytes, fleet: FleetState) -> str | None:
+    def adopted_as(self, topic: str, message: bytes | None, fleet: FleetState) -> str | None:
         """Return the key to keep a message under, None when it is not for this job.
 
-        A model of another feature list is for another job, and versions only grow.
+        A model of another feature list is for another job, and versions only grow. So a message
+        that deletes its key takes nothing back: the job keeps what it has, and refuses it.
         """
+        if message is None:
+            raise ValueError("the message has no value")
         if topic == Topic.CONTROL:
             msgspec.json.decode(message, type=TrainingControl)
             return CONTROL_KEY
@@ -350,14 +353,19 @@ class TrainBucket(KeyedBroadcastProcessFunction):
 
     @staticmethod
     def reject(
-        topic: str, message: bytes, partition: int, offset: int, timestamp: Any, error: Exception
+        topic: str,
+        message: bytes | None,
+        partition: int,
+        offset: int,
+        timestamp: Any,
+        error: Exception,
     ) -> Row:
         """Make a dead letter of a broadcast message that does not validate."""
-        reason = (
-            DeadLetterReason.MALFORMED
-            if type(error) in (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-            else DeadLetterReason.INVALID
-        )
+        reason = DeadLetterReason.INVALID
+        if message is None:
+            reason = DeadLetterReason.TOMBSTONE
+        elif type(error) in (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            reason = DeadLetterReason.MALFORMED
         letter = dead_letter(
             topic, partition, offset, timestamp.to_epoch_milli(), reason, str(error), message
         )
@@ -528,9 +536,7 @@ def fleet_messages(tables: StreamTableEnvironment, deployment: TrainingDeploymen
         tables, "fleet", deployment, [Topic.GLOBAL_UPDATES, Topic.CONTROL],
         group=f"{deployment.consumer_group}-fleet", start="earliest-offset",
     )  # fmt: skip
-    return tables.to_data_stream(
-        tables.sql_query("SELECT topic, k, v, part, off, ts FROM fleet WHERE v IS NOT NULL")
-    )
+    return tables.to_data_stream(tables.sql_query("SELECT topic, k, v, part, off, ts FROM fleet"))
 
 
 def set_uids(env: StreamExecutionEnvironment) -> None:

@@ -59,7 +59,7 @@ class Survivor:
     telemetry: Judged
     letters: list[Letter]
     updates: list[LocalUpdate]
-    broadcast: list[tuple[Topic, bytes]]
+    broadcast: list[tuple[Topic, bytes | None]]
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,11 @@ def test_poison_for_the_whole_fleet_is_a_dead_letter_each(survivor: Survivor) ->
         letters = {each.offset: each for each in dead_letters(survivor.cluster.kafka, topic)}
 
         assert sorted(letters) == list(range(len(sent)))
-        assert [letters[offset].value_bytes for offset in sorted(letters)] == list(map(len, sent))
+        assert [letters[offset].value_bytes for offset in sorted(letters)] == [
+            -1 if value is None else len(value) for value in sent
+        ]
+        deleting = {letters[offset].reason for offset, value in enumerate(sent) if value is None}
+        assert deleting == {DeadLetterReason.TOMBSTONE}
 
 
 def test_the_job_trains_from_the_next_good_model(survivor: Survivor) -> None:
@@ -158,7 +162,7 @@ class Rows(msgspec.Struct):
     rows: int
 
 
-def poison() -> list[tuple[Topic, bytes]]:
+def poison() -> list[tuple[Topic, bytes | None]]:
     """Values for the broadcast topics that no job must adopt."""
     model = global_model(version=9)
 
@@ -169,7 +173,7 @@ def poison() -> list[tuple[Topic, bytes]]:
     control = msgspec.json.encode(TrainingControl(1, Settings()))
     nest = b'{"deep":' + b"[" * DEEP + b"]" * DEEP + b","
     garbage = [
-        b"", b"\xff\xfe", b"{", b"null", b"[]", b'"model"', b"NaN", b"[" * DEEP,
+        None, b"", b"\xff\xfe", b"{", b"null", b"[]", b'"model"', b"NaN", b"[" * DEEP,
         b"\x00" * (MESSAGE_BYTES - 1024),
     ]  # fmt: skip
     models = [
