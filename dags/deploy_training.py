@@ -220,14 +220,15 @@ def record_active(job_id: str) -> None:
 
 @task(trigger_rule="one_failed")
 def find_failed_job(ti: RuntimeTaskInstanceProtocol) -> str:
-    """Find the job that has not started, "" when there is none; one that had started is left alone.
+    """Find the job that has not started, "" when there is none; one that runs is left alone.
 
     The attempt may be that of an earlier try of this run, all of which was cleared.
     """
-    from flead_airflow.deployments import unstarted_job
+    from flead_airflow.deployments import failed_job
 
     opened: str | None = ti.xcom_pull(task_ids="open_attempt", key="job_id")
-    return unstarted_job(connections.servers().database_url, opened)
+    with connections.flink() as flink:
+        return failed_job(connections.servers().database_url, flink, opened)
 
 
 @task
@@ -270,8 +271,8 @@ def tell(reason: str, ti: RuntimeTaskInstanceProtocol, run_id: str) -> None:
     restored_job = ti.xcom_pull(task_ids="open_restored", key="job_id")
     failure = ti.xcom_pull(task_ids="restore", key=FAILURE_KEY)
     with connections.flink() as flink:
-        if restored_job and failure:
-            deployments.record_failure(database_url, flink, restored_job, failure)
+        if restored_job:
+            deployments.record_failure(database_url, flink, restored_job, failure or NO_REASON)
         told = deployments.outcome_of_failure(database_url, flink, run_id, reason)
     raise AirflowFailException(told)
 

@@ -2,11 +2,12 @@
 
 `read` asks Flink, Kafka and the database, writes a row to `training_health`, and says what follows:
 `judge` fails with the rules that the reading breaks, and a part that is dead (Flink says FAILED or
-does not know the job; the driver of the stream has failed or died) is deployed again from where it
-was: `heal_training` and `heal_stream` trigger a run of the DAG that deploys it, with `resume`. That
-is done `FLEAD_HEALING_ATTEMPTS_PER_HOUR` times at most, further and further apart. While a
-deployment is under way its part is read and not judged. Each failed task is told to the notifier
-that `FLEAD_HEALTH_NOTIFIER` names; the limits are the settings `FLEAD_HEALTH_...`.
+does not know the job, or FLEAD has ended it and it should run again; the driver of the stream has
+failed or died) is deployed again from where it was: `heal_training` and `heal_stream` trigger a run
+of the DAG that deploys it, with `resume`. That is done `FLEAD_HEALING_ATTEMPTS_PER_HOUR` times at
+most, further and further apart. While a deployment is under way its part is read and not judged.
+Each failed task is told to the notifier that `FLEAD_HEALTH_NOTIFIER` names; the limits are the
+settings `FLEAD_HEALTH_...`.
 
 ## Triage
 * **Runs end as skipped.** Nothing is deployed, or a deployment is under way: `training_health` has

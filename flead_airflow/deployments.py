@@ -315,28 +315,42 @@ def submitting(database_url: str, job_id: str) -> Iterator[None]:
         yield
 
 
-def unstarted_job(database_url: str, job_id: str | None) -> str:
-    """Return the job of an attempt if it has never started, else ""."""
+def failed_job(database_url: str, flink: FlinkRestHook, job_id: str | None) -> str:
+    """Return the job of an attempt that has never started, or that has ended since, else ""."""
     if job_id is None:
         return ""
     with connect(database_url) as connection, connection.cursor() as cursor:
         attempt = deployments.attempt_of(cursor, job_id)
-    return job_id if attempt.status is AttemptStatus.SUBMITTING else ""
+    if attempt.status is AttemptStatus.SUBMITTING:
+        return job_id
+    job = flink.find_job(job_id) if attempt.status is AttemptStatus.ACTIVE else None
+    return job_id if job and job.state.ended else ""
 
 
 def record_failure(database_url: str, flink: FlinkRestHook, job_id: str, reason: str) -> None:
     """Record that a job did not start, and the state that it left if it got that far.
 
-    One that had started before, and was only taken up again, stays what should run.
+    One that runs is left alone. One that had started before, and has ended since it was taken up
+    again, is followed by another attempt of its deployment, which the health gate deploys.
     """
+    job = flink.find_job(job_id)
+    if job and not job.state.ended:
+        return
     left = _state_left_by(job_id, flink)
     with connect(database_url) as connection, connection.cursor() as cursor:
         lock_for_transaction(cursor, Lock.SUBMISSIONS)
         attempt = deployments.attempt_of(cursor, job_id)
         if attempt.status is AttemptStatus.SUBMITTING:
             deployments.mark_failed(cursor, job_id, reason, left)
-        else:
-            logger.warning("Job %s had started before and stays %s", job_id, attempt.status)
+        elif attempt.status is AttemptStatus.ACTIVE and job:
+            deployments.mark_suspended(cursor, job_id, reason, left)
+            deployments.open_attempt(
+                cursor,
+                attempt.deployment_id,
+                attempt.configuration,
+                left or attempt.restored_from,
+                f"job {job_id} had started before and was ended",
+            )
 
 
 def outcome_of_failure(

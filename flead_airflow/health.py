@@ -30,7 +30,7 @@ from flead.messaging.reading import TopicRewoundError, count_onwards, end_offset
 from flead.settings import Settings
 from flead.storage import deployments, health, stream_deployments
 from flead.storage.connection import connect
-from flead.storage.deployments import Attempt
+from flead.storage.deployments import Attempt, AttemptStatus
 from flead.storage.migrations import is_migrated, migrate
 from flead.storage.offsets import next_offsets
 from flead.storage.progress import database_time
@@ -185,14 +185,17 @@ def _of_training(attempt: Attempt, flink: FlinkRestHook, settings: Settings) -> 
         "window_seconds": configuration.hyperparameters.window_seconds,
     }
     try:
-        return figures | _of_job(attempt.job_id, flink, settings)
+        return figures | _of_job(attempt, flink, settings)
     except (httpx.TransportError, FlinkRestError) as error:
         return figures | {"flink_error": f"{type(error).__name__}: {error}"}
 
 
-def _of_job(job_id: str, flink: FlinkRestHook, settings: Settings) -> dict[str, Any]:
+def _of_job(attempt: Attempt, flink: FlinkRestHook, settings: Settings) -> dict[str, Any]:
+    job_id = attempt.job_id
     job = flink.find_job(job_id)
-    if job is None:
+    # Flink remembers for an hour what FLEAD has stopped: nobody else has ended it
+    is_suspended = attempt.status is AttemptStatus.SUSPENDED
+    if job is None or (job.state.ended and is_suspended):
         return {"job_state": JOB_ABSENT}
     checkpoints = flink.checkpoints(job_id)
     completed = checkpoints.latest.completed

@@ -8,7 +8,7 @@ import msgspec
 
 JOB_RUNNING: Final = "RUNNING"
 JOB_ABSENT: Final = "ABSENT"
-"""State of a job that Flink does not know: its JobManager has lost it."""
+"""State of a job that Flink has lost, or that FLEAD itself has ended and that should run again."""
 STREAM_LOST: Final = "lost"
 """State of a stream analysis whose driver has died without a word."""
 

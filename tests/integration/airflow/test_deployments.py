@@ -28,6 +28,7 @@ from flead.storage.migrations import migrate
 from flead.storage.models import StoredModel
 from flead_airflow.connections import Servers
 from flead_airflow.deployments import (
+    failed_job,
     find_running_job,
     open_new,
     open_restored,
@@ -36,7 +37,6 @@ from flead_airflow.deployments import (
     record_active,
     record_failure,
     submitting,
-    unstarted_job,
 )
 from flead_airflow.flink.errors import FlinkStateError
 from flead_airflow.flink.hook import FlinkRestHook
@@ -172,12 +172,20 @@ def insert_promoted(servers, version, features):
     return model
 
 
+def cancel(flink_hook, job_id):
+    flink_hook.cancel(job_id)
+    deadline = time.monotonic() + 60
+    while not flink_hook.job(job_id).state.ended:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
 def suspend(servers, job_id, savepoint):
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
         deployments.mark_suspended(cursor, job_id, "down", savepoint)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def running_deployment(flink_connection, make_database, tiny_job):
     """Run the job of a deployment `a-SUFFIX`, with a completed checkpoint; return the suffix.
 
@@ -611,13 +619,13 @@ class TestSubmitting:
 
 
 class TestFailedJob:
-    def test_is_that_of_an_attempt_that_has_not_started(self, servers, deploy):
+    def test_is_that_of_an_attempt_that_has_not_started(self, servers, flink_hook, deploy):
         job_id = deploy("a").job_id
 
-        assert unstarted_job(servers.database_url, job_id) == job_id
+        assert failed_job(servers.database_url, flink_hook, job_id) == job_id
 
-    def test_is_none_when_no_attempt_was_opened(self, servers):
-        assert unstarted_job(servers.database_url, None) == ""
+    def test_is_none_when_no_attempt_was_opened(self, servers, flink_hook):
+        assert failed_job(servers.database_url, flink_hook, None) == ""
 
     def test_is_not_the_job_that_an_earlier_try_of_the_run_has_started(
         self, servers, flink_hook, deploy
@@ -630,7 +638,7 @@ class TestFailedJob:
         record_active(servers.database_url, restored)
 
         for job_id in (started, failed, restored):
-            assert unstarted_job(servers.database_url, job_id) == ""
+            assert failed_job(servers.database_url, flink_hook, job_id) == ""
 
 
 class TestRecord:
@@ -658,6 +666,43 @@ class TestRecord:
         assert outcome_of_failure(servers.database_url, flink_hook, "b", "it restarts").startswith(
             f"b has failed, and deployment {expected.deployment_id} should run and does not;"
         )
+
+
+class TestFailureOfAJobThatHadStarted:
+    @pytest.fixture
+    def started(self, servers, deploy, running_deployment):
+        job_id = deploy("a", suffix=running_deployment).job_id
+        record_active(servers.database_url, job_id)
+        return job_id
+
+    def test_leaves_it_alone_while_it_runs(self, servers, flink_hook, started):
+        assert failed_job(servers.database_url, flink_hook, started) == ""
+
+        record_failure(servers.database_url, flink_hook, started, "a person marked it as failed")
+
+        [attempt] = attempts(servers)
+        assert (attempt.status, attempt.reason) == (AttemptStatus.ACTIVE, None)
+
+    # The last, because it ends the job that the others share.
+    def test_opens_another_attempt_once_it_was_ended_from_its_newest_checkpoint(
+        self, servers, flink_hook, started
+    ):
+        cancel(flink_hook, started)
+        assert failed_job(servers.database_url, flink_hook, started) == started
+
+        for _ in range(2):
+            record_failure(servers.database_url, flink_hook, started, "it restarts and restarts")
+
+        following, ended = attempts(servers)
+        assert (ended.status, ended.reason) == (
+            AttemptStatus.SUSPENDED,
+            "it restarts and restarts",
+        )
+        assert f"/{started}/chk-" in ended.savepoint_path
+        assert following.restored_from == ended.savepoint_path
+        with connect(servers.database_url) as connection, connection.cursor() as cursor:
+            assert deployments.expected(cursor) == following
+        assert open_resumed(servers, flink_hook).job_id == following.job_id
 
 
 def test_without_a_running_job_there_is_none_to_replace(servers, flink_hook, deploy):

@@ -159,6 +159,24 @@ class TestReadingOfTheJob:
             ("FAILED", 1, "healing", ["training"])
         ]
 
+    def test_that_was_stopped_for_one_that_did_not_start_is_as_good_as_lost(
+        self, check, flink_hook, deployed, tiny_job, servers
+    ):
+        flink_hook.run_python_job(deployed.job_id, tiny_job)
+        flink_hook.cancel(deployed.job_id)
+        wait_for(lambda: flink_hook.job(deployed.job_id).state.ended)
+        with connect(servers.database_url) as connection, connection.cursor() as cursor:
+            deployments.mark_suspended(cursor, deployed.job_id, "it was not replaced", None)
+            restored = deployments.open_attempt(
+                cursor, deployed.deployment_id, deployed.configuration
+            )
+            deployments.mark_failed(cursor, restored.job_id, "no slots")
+
+        finding = check("run-1")
+
+        assert finding.message == "job_absent: ABSENT (limit: RUNNING); training is deployed again"
+        assert rows(servers, "job_id", "healing") == [(deployed.job_id, ["training"])]
+
     def test_that_restarts_again_and_again_is_found(self, check, flink_hook, deployed, tiny_job):
         flink_hook.run_python_job(deployed.job_id, tiny_job, ["--break-at", "5"])
         wait_for(lambda: len(flink_hook.exceptions(deployed.job_id).exception_history.entries) > 2)
