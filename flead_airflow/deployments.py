@@ -91,9 +91,9 @@ def find_running_job(
         configuration = configuration_of(cursor, params, servers, flink)
         if not params["fresh"]:
             restore_point(cursor, configuration, flink)
-        attempts = deployments.newest_attempts(cursor)
+        attempts = deployments.unfinished_attempts(cursor)
     for attempt in attempts:
-        job = flink.find_job(attempt.job_id) if attempt.status in UNFINISHED else None
+        job = flink.find_job(attempt.job_id)
         if job and not job.state.ended:
             return attempt.job_id
     return None
@@ -136,7 +136,7 @@ def open_new(
             control_before = control.newest_control(cursor)
             deployments.mark_replaced(cursor, stopped_job, deployment_id, left, control_before)
         restored_from = None if params["fresh"] else restore_point(cursor, configuration, flink)
-        opened_before = {attempt.job_id for attempt in deployments.newest_attempts(cursor)}
+        opened_before = {attempt.job_id for attempt in deployments.unfinished_attempts(cursor)}
         submission = _open(cursor, flink, deployment_id, configuration, restored_from)
         if submission.job_id not in opened_before:
             queue_head(cursor, configuration.features)
@@ -147,8 +147,8 @@ def open_new(
 def _refuse_beside_another(
     cursor: Cursor, flink: FlinkRestHook, deployment_id: str, stopped_job: str | None
 ) -> None:
-    for attempt in deployments.newest_attempts(cursor):
-        if attempt.status not in UNFINISHED or attempt.job_id == stopped_job:
+    for attempt in deployments.unfinished_attempts(cursor):
+        if attempt.job_id == stopped_job:
             continue
         if (attempt.deployment_id, attempt.status) == (deployment_id, AttemptStatus.SUBMITTING):
             continue  # it is taken up again
@@ -251,19 +251,15 @@ def restore_point(
     """
     schema = feature_schema(configuration.features)
     directories = StateDirectories.of(flink.configuration())
-    for attempt in deployments.newest_attempts(cursor):
-        state = attempt.savepoint_path
-        same = (attempt.feature_schema, attempt.configuration.buckets) == (
-            schema,
-            configuration.buckets,
-        )
-        if attempt.status is AttemptStatus.FAILED and not (same and state):
-            continue  # what it left was looked for when it failed
-        if state is None:
-            # a stop that was cut short has left a savepoint which no row names
-            state = newest_state(flink, directories, attempt.job_id)
-        return (state or attempt.restored_from) if same else None
-    return None
+    attempt = deployments.last_with_progress(cursor, schema, configuration.buckets)
+    if attempt is None or (attempt.feature_schema, attempt.configuration.buckets) != (
+        schema,
+        configuration.buckets,
+    ):
+        return None
+    # a stop that was cut short has left a savepoint which no row names
+    state = attempt.savepoint_path or newest_state(flink, directories, attempt.job_id)
+    return state or attempt.restored_from
 
 
 def _open(
@@ -275,8 +271,8 @@ def _open(
     reason: str | None = None,
 ) -> Submission:
     """Open an attempt; one that was opened before and never reached Flink is taken up again."""
-    for attempt in deployments.newest_attempts(cursor):
-        if attempt.deployment_id != deployment_id or attempt.status not in UNFINISHED:
+    for attempt in deployments.unfinished_attempts(cursor):
+        if attempt.deployment_id != deployment_id:
             continue
         planned = (attempt.configuration, attempt.restored_from)
         if planned != (configuration, restored_from) or flink.find_job(attempt.job_id):

@@ -266,6 +266,35 @@ def newest_attempts(cursor: Cursor, limit: int = 100) -> list[Attempt]:
     return [_attempt(row) for row in cursor.fetchall()]
 
 
+def unfinished_attempts(cursor: Cursor) -> list[Attempt]:
+    """Return the attempts whose job runs or is to, newest first, however many failed since."""
+    cursor.execute(f"{_SELECT} AND status IN ('submitting', 'active') ORDER BY id DESC")
+    return [_attempt(row) for row in cursor.fetchall()]
+
+
+def last_with_progress(cursor: Cursor, schema: str, buckets: int) -> Attempt | None:
+    """Return the newest attempt that got anywhere, however many failed since.
+
+    One that failed did if it left state that a job of this feature schema and number of buckets can
+    continue from.
+    """
+    cursor.execute(
+        f"""
+        {_SELECT} AND (
+            status <> 'failed'
+            OR (
+                savepoint_path IS NOT NULL
+                AND feature_schema = %s
+                AND (configuration ->> 'buckets')::integer = %s
+            )
+        )
+        ORDER BY id DESC LIMIT 1
+        """,
+        (schema, buckets),
+    )
+    return _one(cursor)
+
+
 def current_features(cursor: Cursor) -> list[str] | None:
     """Return the feature list in training.
 

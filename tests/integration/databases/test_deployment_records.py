@@ -6,6 +6,7 @@ import pytest
 
 from flead.contracts.deployment import TrainingDeployment
 from flead.contracts.messages import Hyperparameters, TrainingControl
+from flead.contracts.schema import feature_schema
 from flead.storage import deployments
 from flead.storage.deployments import AttemptStateError, AttemptStatus
 
@@ -100,6 +101,48 @@ def test_two_attempts_cannot_be_active(cursor):
 def test_an_unknown_job_is_an_error(cursor):
     with pytest.raises(AttemptStateError, match="never opened"):
         deployments.mark_active(cursor, "0" * 32)
+
+
+class TestManyFailures:
+    """Of more attempts than anybody lists."""
+
+    SCHEMA = feature_schema(CONFIGURATION.features)
+
+    @pytest.fixture
+    def stopped(self, cursor):
+        job = deployments.open_attempt(cursor, "d", CONFIGURATION).job_id
+        deployments.mark_active(cursor, job)
+        return deployments.mark_suspended(cursor, job, "lost", "file:///s1")
+
+    def fail(self, cursor, times, savepoint=None, **changes):
+        for _ in range(times):
+            configuration = msgspec.structs.replace(CONFIGURATION, **changes)
+            attempt = deployments.open_attempt(cursor, "d", configuration)
+            deployments.mark_failed(cursor, attempt.job_id, "no such module", savepoint)
+
+    def test_hide_neither_the_last_that_got_anywhere_nor_the_one_to_resume(self, cursor, stopped):
+        self.fail(cursor, 101)
+
+        assert deployments.last_with_progress(cursor, self.SCHEMA, 64) == stopped
+        assert deployments.expected(cursor) == stopped
+
+    def test_do_not_hide_one_of_them_that_left_state_of_the_same_kind(self, cursor, stopped):
+        self.fail(cursor, 1, "file:///chk-7")
+        self.fail(cursor, 1, "file:///chk-8", features=["z"])
+        self.fail(cursor, 1, "file:///chk-9", buckets=32)
+        self.fail(cursor, 2)
+
+        found = deployments.last_with_progress(cursor, self.SCHEMA, 64)
+        assert (found.status, found.savepoint_path) == (AttemptStatus.FAILED, "file:///chk-7")
+        others = feature_schema(["z"])
+        assert deployments.last_with_progress(cursor, others, 64).savepoint_path == "file:///chk-8"
+
+    def test_do_not_hide_a_job_that_runs(self, cursor):
+        job = deployments.open_attempt(cursor, "a", CONFIGURATION).job_id
+        active = deployments.mark_active(cursor, job)
+        self.fail(cursor, 101)
+
+        assert deployments.unfinished_attempts(cursor) == [active]
 
 
 class TestReplacement:
