@@ -245,8 +245,8 @@ def record_failure(job_id: str, ti: RuntimeTaskInstanceProtocol) -> str:
 
 
 @task
-def open_restored(stopped: dict[str, str | None], run_id: str) -> dict[str, Any]:
-    """Write an attempt of what was stopped for this deployment, with its own parameters."""
+def open_restored(stopped: dict[str, str | None], failed_job: str, run_id: str) -> dict[str, Any]:
+    """Write an attempt of what was stopped for the deployment that failed, with its own Params."""
     from flead_airflow import deployments
 
     with connections.flink() as flink:
@@ -254,6 +254,7 @@ def open_restored(stopped: dict[str, str | None], run_id: str) -> dict[str, Any]
             connections.servers(),
             flink,
             deployment_id=run_id,
+            failed_job=failed_job,
             stopped_job=stopped["job_id"],
             savepoint=stopped["savepoint_path"],
         )
@@ -376,7 +377,7 @@ def deploy_training() -> None:
     reason = record_failure(failed)
     # Found stopped, unless the stop itself was cut short.
     stopped = stop("find_stopped_job", "{{ ti.xcom_pull(task_ids='find_running_job') or '' }}")
-    before = open_restored(stopped.output)
+    before = open_restored(stopped.output, failed)
     sent_back = send_hyperparameters.override(task_id="send_hyperparameters_back")()
     restore = submission("restore", before, after=sent_back)
     restored = record_active.override(task_id="record_restored")(restore.output)

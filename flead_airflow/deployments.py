@@ -176,6 +176,7 @@ def open_restored(
     flink: FlinkRestHook,
     *,
     deployment_id: str,
+    failed_job: str | None = None,
     stopped_job: str | None,
     savepoint: str | None,
 ) -> Submission | None:
@@ -191,14 +192,19 @@ def open_restored(
     ----------
     deployment_id, stopped_job, savepoint
         As for `open_new`, which may not have come to record them.
+    failed_job : str, optional
+        The job that did not start. It may be of an earlier deployment, which this one has resumed.
 
     Returns
     -------
     Submission or None
-        None when nothing was stopped, so that there is nothing to go back to.
+        None when nothing was stopped, so that there is nothing to go back to, or when the job is of
+        a deployment that had started before: that one is still to run.
     """
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
         lock_for_transaction(cursor, Lock.SUBMISSIONS)
+        if failed_job:
+            deployment_id = deployments.attempt_of(cursor, failed_job).deployment_id
         active = deployments.active(cursor)
         # a deployment may have failed before it came to record that it had stopped another
         if active and active.job_id == stopped_job:
@@ -214,6 +220,10 @@ def open_restored(
             hyperparameters, since = trained_with
             queue_head(cursor, before.configuration.features)
             control.queue_hyperparameters(cursor, hyperparameters, unchanged_since=since)
+        elif before.deployment_id != deployment_id:
+            newest = deployments.resumable(cursor)
+            if newest and newest.deployment_id == deployment_id:
+                return None
         return _open_resumed(cursor, servers, flink, reason)
 
 
@@ -277,7 +287,11 @@ def _open(
         planned = (attempt.configuration, attempt.restored_from)
         if planned != (configuration, restored_from) or flink.find_job(attempt.job_id):
             lost = "Flink has lost or ended the job"
-            deployments.mark_suspended(cursor, attempt.job_id, lost, savepoint_path=None)
+            if attempt.status is AttemptStatus.ACTIVE:
+                deployments.mark_suspended(cursor, attempt.job_id, lost, savepoint_path=None)
+            else:
+                left = _state_left_by(attempt.job_id, flink)
+                deployments.mark_failed(cursor, attempt.job_id, lost, left)
     return _submission(
         deployments.open_attempt(cursor, deployment_id, configuration, restored_from, reason)
     )

@@ -563,6 +563,39 @@ class TestRestoredDeployment:
             4, Hyperparameters(learning_rate=0.75), fleet_revision=2
         )
 
+    def test_comes_back_when_the_run_that_stopped_it_was_cut_short_and_another_fails_as_well(
+        self, servers, flink_hook, deploy, first
+    ):
+        posted = deploy("b", first.job_id, SAVEPOINT, learning_rate=0.5)
+        resumed = open_resumed(servers, flink_hook)
+        assert resumed == posted
+        self.fail(servers, flink_hook, resumed)
+
+        restored = open_restored(
+            servers, flink_hook, deployment_id="heal", failed_job=resumed.job_id,
+            stopped_job=None, savepoint=None,
+        )  # fmt: skip
+
+        assert (restored.savepoint_path, restored.arguments) == (SAVEPOINT, first.arguments)
+
+    def test_is_none_for_a_deployment_that_had_started_and_is_resumed_in_vain(
+        self, servers, flink_hook, deploy, first
+    ):
+        second = deploy("b", first.job_id, SAVEPOINT)
+        record_active(servers.database_url, second.job_id)
+        suspend(servers, second.job_id, SAVEPOINT)
+        resumed = open_resumed(servers, flink_hook)
+        self.fail(servers, flink_hook, resumed)
+
+        restored = open_restored(
+            servers, flink_hook, deployment_id="heal", failed_job=resumed.job_id,
+            stopped_job=None, savepoint=None,
+        )  # fmt: skip
+
+        assert restored is None
+        with connect(servers.database_url) as connection, connection.cursor() as cursor:
+            assert deployments.expected(cursor).job_id == second.job_id
+
     def test_is_of_what_was_stopped_although_nobody_came_to_record_it(
         self, servers, flink_hook, deploy, first
     ):
@@ -683,7 +716,7 @@ class TestFailureOfAJobThatHadStarted:
         [attempt] = attempts(servers)
         assert (attempt.status, attempt.reason) == (AttemptStatus.ACTIVE, None)
 
-    # The last, because it ends the job that the others share.
+    # From here on the job that they share has ended.
     def test_opens_another_attempt_once_it_was_ended_from_its_newest_checkpoint(
         self, servers, flink_hook, started
     ):
@@ -703,6 +736,19 @@ class TestFailureOfAJobThatHadStarted:
         with connect(servers.database_url) as connection, connection.cursor() as cursor:
             assert deployments.expected(cursor) == following
         assert open_resumed(servers, flink_hook).job_id == following.job_id
+
+    def test_before_it_was_recorded_as_active_is_one_of_its_attempt_with_the_state_that_it_left(
+        self, servers, flink_hook, deploy, running_deployment
+    ):
+        posted = deploy("a", suffix=running_deployment)
+        cancel(flink_hook, posted.job_id)
+
+        open_resumed(servers, flink_hook)
+
+        opened, ended = attempts(servers)
+        assert (ended.job_id, ended.status) == (posted.job_id, AttemptStatus.FAILED)
+        assert f"/{posted.job_id}/chk-" in ended.savepoint_path
+        assert opened.restored_from == ended.savepoint_path
 
 
 def test_without_a_running_job_there_is_none_to_replace(servers, flink_hook, deploy):
