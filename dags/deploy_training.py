@@ -47,6 +47,7 @@ from datetime import timedelta
 from typing import Any
 
 import msgspec
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import Param, dag, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.sdk.types import RuntimeTaskInstanceProtocol
@@ -71,6 +72,7 @@ NO_REASON = (
     "see the first task that failed; a submission that a person ended, or that took too long,"
     " leaves no other reason, and its job was cancelled"
 )
+NO_JOB = "see the first task that failed; no new job was submitted"
 ON_KUBERNETES: dict[str, Any] = {}
 OF_DEPLOYMENT: dict[str, Any] = {}
 if SETTINGS.training_cluster is TrainingCluster.KUBERNETES:
@@ -231,17 +233,21 @@ def find_failed_job(ti: RuntimeTaskInstanceProtocol) -> str:
         return failed_job(connections.servers().database_url, flink, opened)
 
 
+def reason_of_failure(job_id: str, ti: RuntimeTaskInstanceProtocol) -> str:
+    """Return why the job that was found to have failed has, as far as is known."""
+    reason: str | None = ti.xcom_pull(task_ids="submit", key=FAILURE_KEY)
+    return reason or (NO_REASON if job_id else NO_JOB)
+
+
 @task
-def record_failure(job_id: str, ti: RuntimeTaskInstanceProtocol) -> str:
-    """Write down why the job did not start, and the state that it left; return the reason."""
+def record_failure(job_id: str, ti: RuntimeTaskInstanceProtocol) -> None:
+    """Write down why the job did not start, and the state that it left."""
     from flead_airflow.deployments import record_failure as record
 
-    reason: str | None = ti.xcom_pull(task_ids="submit", key=FAILURE_KEY)
-    if not job_id:
-        return reason or "see the first task that failed; no new job was submitted"
-    with connections.flink() as flink:
-        record(connections.servers().database_url, flink, job_id, reason or NO_REASON)
-    return reason or NO_REASON
+    if job_id:
+        with connections.flink() as flink:
+            reason = reason_of_failure(job_id, ti)
+            record(connections.servers().database_url, flink, job_id, reason)
 
 
 @task
@@ -263,12 +269,13 @@ def open_restored(stopped: dict[str, str | None], failed_job: str, run_id: str) 
     return msgspec.to_builtins(submission)
 
 
-@task(trigger_rule="all_done_min_one_success")
-def tell(reason: str, ti: RuntimeTaskInstanceProtocol, run_id: str) -> None:
+@task
+def tell(job_id: str, ti: RuntimeTaskInstanceProtocol, run_id: str) -> None:
     """Fail with why the deployment has failed and what runs now."""
     from flead_airflow import deployments
 
     database_url = connections.servers().database_url
+    reason = reason_of_failure(job_id, ti)
     restored_job = ti.xcom_pull(task_ids="open_restored", key="job_id")
     failure = ti.xcom_pull(task_ids="restore", key=FAILURE_KEY)
     with connections.flink() as flink:
@@ -374,17 +381,19 @@ def deploy_training() -> None:
 
     failed = find_failed_job()
     cancel = cancel_failed_job(failed)
-    reason = record_failure(failed)
+    recorded = record_failure(failed)
     # Found stopped, unless the stop itself was cut short.
     stopped = stop("find_stopped_job", "{{ ti.xcom_pull(task_ids='find_running_job') or '' }}")
     before = open_restored(stopped.output, failed)
     sent_back = send_hyperparameters.override(task_id="send_hyperparameters_back")()
     restore = submission("restore", before, after=sent_back)
     restored = record_active.override(task_id="record_restored")(restore.output)
+    # `tell` waits for it and for the job that failed: it is skipped when none was looked for.
+    settled = EmptyOperator(task_id="settled", trigger_rule="all_done")
     [attempt, sent, submit] >> failed
-    cancel >> reason >> stopped
+    cancel >> recorded >> stopped
     before >> sent_back
-    restored >> tell(reason)
+    [recorded, restored] >> settled >> tell(failed)
 
 
 deploy_training()
