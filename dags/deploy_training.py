@@ -314,7 +314,11 @@ def submission(task_id: str, attempt: Any, after: Any) -> Any:
 
         filled = manifest.override(task_id=f"{task_id}_manifest")(attempt)
         created = FlinkDeploymentOperator(
-            task_id=f"{task_id}_cluster", application_file=filled, **ON_KUBERNETES
+            task_id=f"{task_id}_cluster",
+            application_file=filled,
+            guard=only_while_open,
+            flink_conn_id=connections.FLINK,
+            **ON_KUBERNETES,
         )
         started = FlinkAwaitJobOperator(**awaited)
         after >> filled >> created >> started

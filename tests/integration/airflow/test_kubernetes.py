@@ -5,6 +5,9 @@ the operator's schema, and each FlinkDeployment that it admits is run on a real 
 """
 
 import json
+import time
+import uuid
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -65,7 +68,7 @@ def api(connect_to):
         yield api
 
 
-def create(template, number, **changes):
+def create(template, number, guard=nullcontext, **changes):
     manifest = fill_in(
         template, job_id=f"{number:032x}", arguments=[], parallelism=1, savepoint_path=None
     )
@@ -73,8 +76,10 @@ def create(template, number, **changes):
     return FlinkDeploymentOperator(
         task_id="create",
         application_file=yaml.safe_dump(manifest),
+        guard=guard,
         kubernetes_conn_id=CONNECTION,
         namespace="flead",
+        flink_conn_id="flead_flink",
     ).execute({})
 
 
@@ -103,6 +108,45 @@ class TestFlinkDeployment:
 
         assert [job_id_of(each) for each in api.created] == [f"{1:032x}", f"{2:032x}"]
         assert job_id_of(api.held[NAME]) == f"{2:032x}"
+
+    @pytest.mark.servers
+    @pytest.mark.timeout(280)
+    def test_of_another_job_makes_way_only_once_that_has_ended(
+        self, api, template, flink_connection, clean_flink, tiny_job
+    ):
+        running, following = uuid.uuid4().int, uuid.uuid4().int
+        create(template, running)
+        with FlinkRestHook(flink_connection) as flink:
+            flink.run_python_job(f"{running:032x}", tiny_job)
+            api.held[NAME]["status"] = {"jobManagerDeploymentStatus": "READY"}
+
+            with pytest.raises(AirflowFailException, match=f"that of job {running:032x}, which is"):
+                create(template, following)
+
+            assert job_id_of(api.held[NAME]) == f"{running:032x}"
+            flink.cancel(f"{running:032x}")
+            while not flink.job(f"{running:032x}").state.ended:
+                time.sleep(0.2)
+
+        create(template, following)
+
+        assert job_id_of(api.held[NAME]) == f"{following:032x}"
+
+    def test_is_left_alone_by_a_task_of_an_attempt_that_is_over(self, api, template):
+        create(template, 1)
+        asked = []
+
+        @contextmanager
+        def refuse(job_id):
+            asked.append(job_id)
+            raise AirflowFailException("it is superseded")
+            yield
+
+        with pytest.raises(AirflowFailException, match="it is superseded"):
+            create(template, 2, guard=refuse)
+
+        assert asked == [f"{2:032x}"]
+        assert job_id_of(api.held[NAME]) == f"{1:032x}"
 
     def test_that_the_operator_would_not_accept_is_refused_with_the_reason(self, api, template):
         with pytest.raises(ApiException, match="'v9_9' is not one of"):
