@@ -280,12 +280,15 @@ def _open(
     restored_from: str | None,
     reason: str | None = None,
 ) -> Submission:
-    """Open an attempt; one that was opened before and never reached Flink is taken up again."""
+    """Open an attempt; one that was opened before and runs, or never ran, is taken up again."""
     for attempt in deployments.unfinished_attempts(cursor):
         if attempt.deployment_id != deployment_id:
             continue
+        job = flink.find_job(attempt.job_id)
+        if job and not job.state.ended:
+            return _submission(attempt)
         planned = (attempt.configuration, attempt.restored_from)
-        if planned != (configuration, restored_from) or flink.find_job(attempt.job_id):
+        if planned != (configuration, restored_from) or job:
             lost = "Flink has lost or ended the job"
             if attempt.status is AttemptStatus.ACTIVE:
                 deployments.mark_suspended(cursor, attempt.job_id, lost, savepoint_path=None)

@@ -410,6 +410,16 @@ class TestCheckBeforeTheStop:
 
         assert [attempt.job_id for attempt in attempts(servers)] == [running]
 
+    def test_cleared_while_its_job_starts_opens_none_beside_it(
+        self, servers, deploy, running_deployment
+    ):
+        posted = deploy("a", suffix=running_deployment)
+
+        assert deploy("a", suffix=running_deployment, learning_rate=0.5) == posted
+
+        assert [attempt.job_id for attempt in attempts(servers)] == [posted.job_id]
+        assert len(queued_controls(servers)) == 1
+
     # The last, because it ends the job that the others share.
     def test_needs_no_files_of_a_job_that_flink_knows(
         self, servers, flink_hook, running, configure, deploy
