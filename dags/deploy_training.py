@@ -54,6 +54,7 @@ from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
 from flead.contracts.deployment import MAX_PARALLELISM, TrainingDeployment
 from flead.contracts.simulation import FEATURES
+from flead.health.healing import DEPLOYMENT_LIMIT
 from flead.settings import Settings, TrainingCluster
 from flead_airflow import connections
 from flead_airflow.defaults import task_defaults
@@ -363,7 +364,7 @@ def cancel_failed_job(job_id: Any) -> Any:
     schedule=None,
     catchup=False,
     max_active_runs=1,
-    dagrun_timeout=timedelta(hours=1),
+    dagrun_timeout=DEPLOYMENT_LIMIT,
     params=PARAMS,
     tags=["flead", "training"],
     doc_md=__doc__,

@@ -13,7 +13,16 @@ import msgspec
 from confluent_kafka import KafkaException
 
 from flead.contracts.topics import DEAD_LETTERS, Topic
-from flead.health.healing import ATTEMPTS_WINDOW, Step, dead_parts, next_step, verdict_of
+from flead.health.healing import (
+    ATTEMPTS_WINDOW,
+    DEPLOYMENT_LIMIT,
+    LONGEST_GAP,
+    Step,
+    dead_parts,
+    next_step,
+    overdue_parts,
+    verdict_of,
+)
 from flead.health.readings import (
     JOB_ABSENT,
     STREAM_LOST,
@@ -51,11 +60,15 @@ logger = logging.getLogger(__name__)
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What a reading amounts to, the rules that it breaks, what is done about each dead part."""
+    """What a reading amounts to, the rules that it breaks, what is done about each dead part.
+
+    `overdue` are parts with a deployment under way that is waited for no more.
+    """
 
     verdict: Verdict
     breaches: list[Breach]
     steps: dict[Part, Step]
+    overdue: list[Part]
 
     @property
     def healing(self) -> list[Part]:
@@ -71,6 +84,12 @@ class Finding(msgspec.Struct, frozen=True):
             Step.ASK: "was deployed again too often within an hour: it needs a person",
         }
         done = [f"{part} {said[step]}" for part, step in self.steps.items()]
+        if self.breaches:
+            done += [
+                f"its deployment is under way for longer than {DEPLOYMENT_LIMIT}: {part} may wait"
+                " for a paused DAG"
+                for part in self.overdue
+            ]
         return "; ".join([*map(str, self.breaches), *done])
 
 
@@ -112,15 +131,17 @@ def check(
     if reading is None:
         return None
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
-        since = reading.created_at - looked_back(reading, settings)
-        earlier = health.readings_since(cursor, since, dag_run_id)
-        breaches = judge(reading, earlier, settings)
+        back = max(looked_back(reading, settings), DEPLOYMENT_LIMIT + LONGEST_GAP)
+        earlier = health.readings_since(cursor, reading.created_at - back, dag_run_id)
+        overdue = overdue_parts(reading, earlier)
+        awaited = [part for part in deploying if part not in overdue]
+        breaches = judge(msgspec.structs.replace(reading, deploying=awaited), earlier, settings)
         steps = {}
         for part in dead_parts(breaches):
             since = reading.created_at - ATTEMPTS_WINDOW
             attempts = health.healings_since(cursor, part, since, dag_run_id)
             steps[part] = next_step(attempts, reading.created_at, settings)
-        finding = Finding(verdict_of(breaches, steps, deploying), breaches, steps)
+        finding = Finding(verdict_of(breaches, steps, awaited), breaches, steps, overdue)
         health.replace_reading(
             cursor, dag_run_id, reading, finding.verdict, breaches, finding.healing
         )
