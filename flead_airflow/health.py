@@ -35,7 +35,7 @@ from flead.health.readings import (
 from flead.health.rules import judge, looked_back
 from flead.messaging.client import Properties
 from flead.messaging.lag import backlog, committed_offsets
-from flead.messaging.reading import TopicRewoundError, count_onwards, end_offsets
+from flead.messaging.reading import TopicRewoundError, count_to_end, end_offsets
 from flead.settings import Settings
 from flead.storage import deployments, health, stream_deployments
 from flead.storage.connection import connect
@@ -53,7 +53,7 @@ from flead_airflow.stream_deployments import is_alive
 RATE_WINDOW: Final = timedelta(minutes=5)
 """A reading that is older is none to count from."""
 COUNTED_MESSAGES: Final = 20_000
-"""Messages of a topic that one reading counts; the next one goes on from there."""
+"""Messages of a topic that one reading counts one by one; the number of more is an estimate."""
 MILLISECONDS: Final = 1_000
 
 logger = logging.getLogger(__name__)
@@ -264,7 +264,7 @@ def _of_kafka(watched: _Watched, kafka: Properties) -> dict[str, Any]:
         if topic.value not in counted:
             ends[topic.value] = end_offsets(kafka, topic)
             continue
-        read = count_onwards(kafka, topic, counted[topic.value], COUNTED_MESSAGES)
+        read = count_to_end(kafka, topic, counted[topic.value], COUNTED_MESSAGES)
         counts[topic.value], ends[topic.value] = read.messages, read.next_offsets
     figures["positions"] = Positions(committed, ends)
     if previous and counts:
