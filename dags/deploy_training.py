@@ -59,10 +59,10 @@ from flead.settings import Settings, TrainingCluster
 from flead_airflow import connections
 from flead_airflow.defaults import task_defaults
 from flead_airflow.flink.operators import (
-    FAILURE_KEY,
     FlinkCancelOperator,
     FlinkStopWithSavepointOperator,
     FlinkSubmitPythonJobOperator,
+    failure_of,
 )
 from flead_airflow.preparing import create_topics, migrate
 
@@ -234,20 +234,14 @@ def find_failed_job(ti: RuntimeTaskInstanceProtocol) -> str:
         return failed_job(connections.servers().database_url, flink, opened)
 
 
-def reason_of_failure(job_id: str, ti: RuntimeTaskInstanceProtocol) -> str:
-    """Return why the job that was found to have failed has, as far as is known."""
-    reason: str | None = ti.xcom_pull(task_ids="submit", key=FAILURE_KEY)
-    return reason or (NO_REASON if job_id else NO_JOB)
-
-
 @task
 def record_failure(job_id: str, ti: RuntimeTaskInstanceProtocol) -> None:
     """Write down why the job did not start, and the state that it left."""
     from flead_airflow.deployments import record_failure as record
 
     if job_id:
+        reason = failure_of(ti, "submit", job_id) or NO_REASON
         with connections.flink() as flink:
-            reason = reason_of_failure(job_id, ti)
             record(connections.servers().database_url, flink, job_id, reason)
 
 
@@ -276,12 +270,12 @@ def tell(job_id: str, ti: RuntimeTaskInstanceProtocol, run_id: str) -> None:
     from flead_airflow import deployments
 
     database_url = connections.servers().database_url
-    reason = reason_of_failure(job_id, ti)
+    reason = failure_of(ti, "submit", job_id) or (NO_REASON if job_id else NO_JOB)
     restored_job = ti.xcom_pull(task_ids="open_restored", key="job_id")
-    failure = ti.xcom_pull(task_ids="restore", key=FAILURE_KEY)
     with connections.flink() as flink:
         if restored_job:
-            deployments.record_failure(database_url, flink, restored_job, failure or NO_REASON)
+            not_restored = failure_of(ti, "restore", restored_job) or NO_REASON
+            deployments.record_failure(database_url, flink, restored_job, not_restored)
         told = deployments.outcome_of_failure(database_url, flink, run_id, reason)
     raise AirflowFailException(told)
 

@@ -28,7 +28,7 @@ from flead_airflow.flink.kubernetes import (
     FlinkDeploymentStopOperator,
 )
 from flead_airflow.flink.manifests import fill_in, job_id_of
-from flead_airflow.flink.operators import FAILURE_KEY
+from flead_airflow.flink.operators import failure_of
 from tests.integration.airflow.kubernetes_api import KubernetesApi, serve
 
 CONNECTION = "flead_kubernetes"
@@ -174,13 +174,18 @@ class TestFlinkDeployment:
 def test_a_cluster_that_never_answers_fails_the_task_for_good(monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_NOWHERE", "http://127.0.0.1:9")
     pushed = {}
-    ti = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
+    ti = SimpleNamespace(
+        xcom_push=lambda key, value: pushed.update({key: value}),
+        xcom_pull=lambda task_ids, key: pushed.get(key),
+    )
     operator = FlinkAwaitJobOperator(task_id="wait", job_id="0" * 32, flink_conn_id="nowhere")
 
     with pytest.raises(AirflowFailException, match="its time is over; nor could it be cancelled"):
         operator.resume({"ti": ti}, {"started": False, "detail": "its time is over"})
 
-    assert pushed[FAILURE_KEY].startswith(f"job {'0' * 32} has not started")
+    assert failure_of(ti, "wait", "0" * 32).startswith(f"job {'0' * 32} has not started")
+    # the next attempt of a run that was cleared fails by itself, for a reason of its own
+    assert failure_of(ti, "wait", "1" * 32) is None
 
 
 def test_without_a_flink_deployment_no_job_is_known_and_settings_are_the_manifests(api, template):
