@@ -267,8 +267,10 @@ def restore_point(
         configuration.buckets,
     ):
         return None
-    # a stop that was cut short has left a savepoint which no row names
-    state = attempt.savepoint_path or newest_state(flink, directories, attempt.job_id)
+    state = attempt.savepoint_path
+    if state is None and attempt.posted_at is not None:
+        # a stop that was cut short has left a savepoint which no row names
+        state = newest_state(flink, directories, attempt.job_id)
     return state or attempt.restored_from
 
 
@@ -320,11 +322,13 @@ def submitting(database_url: str, job_id: str) -> Iterator[None]:
     with hold(database_url, Lock.SUBMISSIONS):
         with connect(database_url) as connection, connection.cursor() as cursor:
             attempt = deployments.attempt_of(cursor, job_id)
-        if attempt.status not in UNFINISHED:
-            raise AirflowFailException(
-                f"job {job_id} of deployment {attempt.deployment_id} is {attempt.status} in"
-                " training_deployments, and another may run: trigger a new run of deploy_training"
-            )
+            if attempt.status not in UNFINISHED:
+                raise AirflowFailException(
+                    f"job {job_id} of deployment {attempt.deployment_id} is {attempt.status} in"
+                    " training_deployments, and another may run: trigger a new run of"
+                    " deploy_training"
+                )
+            deployments.mark_posted(cursor, job_id)
         yield
 
 

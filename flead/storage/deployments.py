@@ -7,6 +7,7 @@ which refuses an id that it knows; so an attempt that is taken up again after a 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -39,7 +40,7 @@ class Attempt:
     """One job of a deployment; `job_id` is Flink's, 32 hex digits.
 
     `restored_from` is the savepoint or checkpoint that it started from, `savepoint_path` the one
-    that it left.
+    that it left. `posted_at` is None for one that Flink has never been sent.
     """
 
     deployment_id: str
@@ -51,6 +52,7 @@ class Attempt:
     restored_from: str | None
     savepoint_path: str | None
     reason: str | None
+    posted_at: datetime | None
 
 
 _COLUMNS: Final = (
@@ -63,6 +65,7 @@ _COLUMNS: Final = (
     "restored_from",
     "savepoint_path",
     "reason",
+    "posted_at",
 )
 _SELECT: Final = (
     f"SELECT {', '.join(_COLUMNS)} FROM training_deployments "  # noqa: S608 - constants
@@ -108,9 +111,21 @@ def open_attempt(
         restored_from,
         savepoint_path=None,
         reason=reason,
+        posted_at=None,
     )
     _insert(cursor, opened, "restore" if restored_from else "submit", opened.status)
     return opened
+
+
+def mark_posted(cursor: Cursor, job: str) -> None:
+    """Record that a job is about to be posted: from now on it may leave state."""
+    cursor.execute(
+        """
+        UPDATE training_deployments SET posted_at = coalesce(posted_at, now())
+        WHERE kind IN ('submit', 'restore') AND job_id = %s
+        """,
+        (job,),
+    )
 
 
 def mark_active(cursor: Cursor, job: str) -> Attempt:
@@ -134,6 +149,7 @@ def mark_active(cursor: Cursor, job: str) -> Attempt:
         """,
         (f"superseded by job {job}", job),
     )
+    mark_posted(cursor, job)
     return _set(cursor, job, AttemptStatus.ACTIVE, attempt.reason, None)
 
 

@@ -378,6 +378,20 @@ class TestCheckBeforeTheStop:
             find_running_job(servers, flink_hook, PARAMS)
         assert find_running_job(servers, flink_hook, PARAMS | {"fresh": True}) is None
 
+    def test_goes_on_from_where_an_attempt_was_to_begin_that_was_never_posted(
+        self, servers, flink_hook, configure, deploy
+    ):
+        configure({"execution.checkpointing.dir": "s3://bucket/checkpoints"})
+        stopped = deploy("o").job_id
+        record_active(servers.database_url, stopped)
+        cut_short = deploy("b", stopped_job=stopped, savepoint=SAVEPOINT)
+
+        assert open_resumed(servers, flink_hook) == cut_short
+        with submitting(servers.database_url, cut_short.job_id):
+            pass  # its POST may have come to nothing: that is not known
+        with pytest.raises(FlinkStateError, match="s3://bucket/checkpoints"):
+            open_resumed(servers, flink_hook)
+
     def test_passes_over_a_failed_attempt_that_flink_never_knew(
         self, servers, flink_hook, running, configure, deploy
     ):
@@ -751,7 +765,8 @@ class TestFailureOfAJobThatHadStarted:
         self, servers, flink_hook, deploy, running_deployment
     ):
         posted = deploy("a", suffix=running_deployment)
-        cancel(flink_hook, posted.job_id)
+        with submitting(servers.database_url, posted.job_id):
+            cancel(flink_hook, posted.job_id)
 
         open_resumed(servers, flink_hook)
 

@@ -25,6 +25,17 @@ def test_an_attempt_is_stored_before_its_job_runs_and_taken_up_again(cursor):
     assert deployments.current_features(cursor) == ["x", "y"]
 
 
+def test_an_attempt_is_posted_once_and_an_active_one_was(cursor):
+    first = deployments.open_attempt(cursor, "d", CONFIGURATION)
+    assert first.posted_at is None
+    deployments.mark_posted(cursor, first.job_id)
+    posted_at = deployments.attempt_of(cursor, first.job_id).posted_at
+    assert posted_at is not None
+    assert deployments.mark_active(cursor, first.job_id).posted_at == posted_at
+    second = deployments.open_attempt(cursor, "e", CONFIGURATION)
+    assert deployments.mark_active(cursor, second.job_id).posted_at is not None
+
+
 def test_a_failed_attempt_is_followed_by_another_job(cursor):
     first = deployments.open_attempt(cursor, "d", CONFIGURATION)
     failed = deployments.mark_failed(cursor, first.job_id, "no slots", "file:///chk-1")
