@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
@@ -19,7 +20,7 @@ ITS_OWN = {
 
 
 @pytest.mark.usefixtures("run_dag", "clean_flink")
-def test_its_dag_replaces_the_job_of_the_run_before_from_its_savepoint(
+def test_its_dag_replaces_the_job_of_the_run_before_from_its_savepoint_or_its_checkpoint(
     checkout, flink_connection, tiny_job, tmp_path, monkeypatch
 ):
     monkeypatch.setenv(
@@ -42,3 +43,11 @@ def test_its_dag_replaces_the_job_of_the_run_before_from_its_savepoint(
         assert hook.job(first).state == "FINISHED"
         assert hook.job(second).runs_every_vertex
         assert hook.checkpoints(second).latest.restored.is_savepoint
+        hook.cancel(second)
+        while not hook.job(second).state.ended:
+            time.sleep(0.2)
+
+        third = run()
+
+        restored = hook.checkpoints(third).latest.restored
+        assert f"/{second}/chk-" in restored.external_path
