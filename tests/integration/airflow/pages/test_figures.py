@@ -332,6 +332,18 @@ class TestDevice:
         assert [value for _, value in stream["pressure"]] == [1.5, 1.5, 1.5]
         assert "anomaly" not in stream
 
+    def test_marks_an_anomaly_with_the_value_of_its_own_row_only(self, pump, fleet, charts):
+        both = '{"speed": 4.25, "pressure": 3.0}'
+        fleet.sample("pump-1", 20 * MINUTE, 40, features='{"pressure": 9.5, "speed": 30}')
+        fleet.anomaly("pump-1", 20 * MINUTE, 40, features=both)
+        fleet.sample("pump-1", 10 * MINUTE, 42, features='{"speed": 30}')
+        for at, offset in ((30, 41), (10, 43)):
+            fleet.anomaly("pump-1", at * MINUTE, offset, features=both)
+
+        stream = charts("devices/pump-1?feature=pressure")["stream"]
+
+        assert [value for _, value in stream["anomaly"]] == [9.5]
+
     def test_compares_the_personalized_with_the_global_model_on_the_same_rows(self, pump, charts):
         drawn = charts("devices/pump-1")
 
