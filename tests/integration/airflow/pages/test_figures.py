@@ -61,10 +61,11 @@ class TestNothingYet:
     ):
         assert "Trigger deploy_training" in read(section)
 
-    def test_a_database_that_does_not_answer_is_said_so(self, viewer, monkeypatch):
+    @pytest.mark.parametrize("page", ["overview", "models/1/download"])
+    def test_a_database_that_does_not_answer_is_said_so(self, page, viewer, monkeypatch):
         monkeypatch.setenv("AIRFLOW_CONN_FLEAD_DB", "postgresql://flead:wrong@127.0.0.1:1/flead")
 
-        answer = viewer.get(f"{URL_PREFIX}/overview")
+        answer = viewer.get(f"{URL_PREFIX}/{page}")
 
         assert answer.status_code == 503
         assert "The database does not answer" in answer.text
