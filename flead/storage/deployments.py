@@ -5,6 +5,7 @@ which refuses an id that it knows; so an attempt that is taken up again after a 
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,9 @@ from flead.contracts.messages import Hyperparameters, TrainingControl
 from flead.contracts.schema import feature_schema
 from flead.storage.connection import Cursor
 from flead.storage.copying import Jsonb, copy_rows
+
+RETAINED_CHECKPOINT: Final = re.compile(r"/chk-\d+/?$")
+"""End of the path of a checkpoint that Flink has kept; any other path is that of a savepoint."""
 
 
 class AttemptStatus(StrEnum):
@@ -332,6 +336,8 @@ def _end(
     before = _locked(cursor, job)
     after = _set(cursor, job, status, reason, savepoint_path)
     if before.status is not status:
+        if savepoint_path and not RETAINED_CHECKPOINT.search(savepoint_path):
+            _insert(cursor, after, "savepoint", "completed", savepoint_path)
         _insert(cursor, after, "stop", "completed", savepoint_path)
     return after
 

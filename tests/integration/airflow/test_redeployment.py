@@ -182,8 +182,10 @@ class TestOfTheTrainingJob:
         assert rate_of_the_fleet(database_url) == 0.25
         assert steps(database_url) == [
             ("submit", "stopped"),
+            ("savepoint", "completed"),
             ("stop", "completed"),
             ("restore", "superseded"),
+            ("savepoint", "completed"),
             ("stop", "completed"),
             ("restore", "failed"),
             ("restore", "active"),

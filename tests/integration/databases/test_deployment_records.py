@@ -89,7 +89,7 @@ def test_a_suspended_job_is_resumed_and_a_stopped_one_is_not(cursor):
     assert deployments.resumable(cursor) is None
 
 
-def test_a_stop_is_recorded_once_as_an_event_of_its_own(cursor):
+def test_a_stop_and_its_savepoint_are_each_recorded_once_as_an_event_of_its_own(cursor):
     job = deployments.open_attempt(cursor, "d", CONFIGURATION).job_id
     for _ in range(2):
         deployments.mark_stopped(cursor, job, "redeployed", "file:///s1")
@@ -98,8 +98,19 @@ def test_a_stop_is_recorded_once_as_an_event_of_its_own(cursor):
     )
     assert cursor.fetchall() == [
         ("submit", "stopped", "file:///s1", "redeployed"),
+        ("savepoint", "completed", "file:///s1", "redeployed"),
         ("stop", "completed", "file:///s1", "redeployed"),
     ]
+
+
+@pytest.mark.parametrize("left", [None, "file:///checkpoints/7b2b/chk-12"])
+def test_a_stop_without_a_savepoint_records_none(cursor, left):
+    job = deployments.open_attempt(cursor, "d", CONFIGURATION).job_id
+
+    deployments.mark_suspended(cursor, job, "cancelled", left)
+
+    cursor.execute("SELECT kind, savepoint_path FROM training_deployments ORDER BY id")
+    assert cursor.fetchall() == [("submit", left), ("stop", left)]
 
 
 def test_two_attempts_cannot_be_active(cursor):
