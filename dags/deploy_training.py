@@ -155,6 +155,12 @@ PARAMS = {
         description="Devices that the fleet will have, for the time between checkpoints. Empty:"
         " those that an update counted of in the last day.",
     ),
+    "device_ttl_days": Param(
+        DEFAULT.device_ttl_days,
+        type="number",
+        exclusiveMinimum=0,
+        description="Days without a row after which a device is forgotten, with its models.",
+    ),
     "fresh": Param(
         default=False,
         type="boolean",

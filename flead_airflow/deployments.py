@@ -65,6 +65,7 @@ def configuration_of(
             "hyperparameters": {name: params[name] for name in names},
             "parallelism": params["parallelism"],
             "checkpoint_interval_seconds": interval,
+            "device_ttl_days": params["device_ttl_days"],
             "bootstrap_servers": servers.bootstrap_servers,
             "kafka": flink_kafka_properties(flink.connection),
         },

@@ -55,6 +55,7 @@ PARAMS = {
     "parallelism": 3,
     "checkpoint_interval_seconds": 2,
     "devices": None,
+    "device_ttl_days": 7,
     "fresh": False,
     "resume": False,
 }
@@ -71,6 +72,7 @@ CONFIGURATION = TrainingDeployment(
     ),
     parallelism=3,
     checkpoint_interval_seconds=2.0,
+    device_ttl_days=7.0,
     kafka={"security.protocol": "PLAINTEXT"},
 )
 SAVEPOINT = "file:/savepoints/savepoint-1"
