@@ -5,7 +5,7 @@ import re
 import time
 
 import pytest
-from airflow.dag_processing.dagbag import DagBag
+from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
 from airflow.sdk import Variable
 
 from flead_airflow.flink.hook import FlinkRestHook
@@ -32,9 +32,11 @@ def test_its_dag_replaces_the_job_of_the_run_before_from_its_savepoint_or_its_ch
         source = source.replace(written, used.format(script=tiny_job))
     file = tmp_path / "deploy_orders.py"
     file.write_text(source)
+    bag = DagBag(str(file))
+    sync_bag_to_db(bag, "dags-folder", None)
 
     def run():
-        assert DagBag(str(file)).dags["deploy_orders"].test().state == "success"
+        assert bag.dags["deploy_orders"].test().state == "success"
         return Variable.get("orders_job")
 
     first, second = run(), run()
