@@ -6,9 +6,8 @@ does not know the job, or FLEAD has ended it and it should run again; the driver
 failed or died) is deployed again from where it was: `heal_training` and `heal_stream` trigger a run
 of the DAG that deploys it, with `resume`. That is done `FLEAD_HEALING_ATTEMPTS_PER_HOUR` times at
 most, further and further apart. While a deployment is under way, for an hour at most, its part is
-read and not judged.
-Each failed task is told to the notifier that `FLEAD_HEALTH_NOTIFIER` names; the limits are the
-settings `FLEAD_HEALTH_...`.
+read and not judged. Each failed task is told to the notifier that `FLEAD_HEALTH_NOTIFIER` names;
+the limits are the settings `FLEAD_HEALTH_...`.
 
 ## Triage
 * **Runs end as skipped.** Nothing is deployed, or a deployment is under way: `training_health` has

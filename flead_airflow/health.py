@@ -131,7 +131,9 @@ def check(
     if reading is None:
         return None
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
-        back = max(looked_back(reading, settings), DEPLOYMENT_LIMIT + LONGEST_GAP)
+        back = looked_back(reading, settings)
+        if deploying:
+            back = max(back, DEPLOYMENT_LIMIT + LONGEST_GAP)
         earlier = health.readings_since(cursor, reading.created_at - back, dag_run_id)
         overdue = overdue_parts(reading, earlier)
         awaited = [part for part in deploying if part not in overdue]
