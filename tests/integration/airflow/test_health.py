@@ -21,7 +21,7 @@ from sqlalchemy import select
 from flead.contracts.analysis import StreamAnalysis
 from flead.contracts.deployment import TrainingDeployment
 from flead.contracts.topics import Topic
-from flead.health.readings import Part, Reading, Verdict
+from flead.health.readings import Breach, Part, Reading, Verdict
 from flead.messaging.reading import end_offsets
 from flead.messaging.topics import create_topics
 from flead.settings import Settings
@@ -178,7 +178,7 @@ class TestReadingOfTheJob:
 
         finding = check("run-1")
 
-        assert finding.message == "job_absent: ABSENT (limit: RUNNING); training is deployed again"
+        assert finding.breaches[0] == Breach("job_absent", "ABSENT", "RUNNING")
         assert rows(servers, "job_id", "healing") == [(deployed.job_id, ["training"])]
 
     def test_that_restarts_again_and_again_is_found(self, check, flink_hook, deployed, tiny_job):
