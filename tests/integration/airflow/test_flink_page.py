@@ -6,7 +6,9 @@ import time
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
-from airflow.sdk import Variable
+from airflow.models.variable import Variable
+from airflow.utils.session import create_session
+from sqlalchemy import select
 
 from flead_airflow.flink.hook import FlinkRestHook
 
@@ -37,7 +39,8 @@ def test_its_dag_replaces_the_job_of_the_run_before_from_its_savepoint_or_its_ch
 
     def run():
         assert bag.dags["deploy_orders"].test().state == "success"
-        return Variable.get("orders_job")
+        with create_session() as session:
+            return session.scalars(select(Variable).where(Variable.key == "orders_job")).one().val
 
     first, second = run(), run()
 
