@@ -47,20 +47,22 @@ from datetime import timedelta
 from typing import Any
 
 import msgspec
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import Param, dag, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
 from flead.contracts.deployment import MAX_PARALLELISM, TrainingDeployment
 from flead.contracts.simulation import FEATURES
+from flead.health.healing import DEPLOYMENT_LIMIT
 from flead.settings import Settings, TrainingCluster
 from flead_airflow import connections
 from flead_airflow.defaults import task_defaults
 from flead_airflow.flink.operators import (
-    FAILURE_KEY,
     FlinkCancelOperator,
     FlinkStopWithSavepointOperator,
     FlinkSubmitPythonJobOperator,
+    failure_of,
 )
 from flead_airflow.preparing import create_topics, migrate
 
@@ -71,6 +73,7 @@ NO_REASON = (
     "see the first task that failed; a submission that a person ended, or that took too long,"
     " leaves no other reason, and its job was cancelled"
 )
+NO_JOB = "see the first task that failed; no new job was submitted"
 ON_KUBERNETES: dict[str, Any] = {}
 OF_DEPLOYMENT: dict[str, Any] = {}
 if SETTINGS.training_cluster is TrainingCluster.KUBERNETES:
@@ -152,6 +155,12 @@ PARAMS = {
         description="Devices that the fleet will have, for the time between checkpoints. Empty:"
         " those that an update counted of in the last day.",
     ),
+    "device_ttl_days": Param(
+        DEFAULT.device_ttl_days,
+        type="number",
+        exclusiveMinimum=0,
+        description="Days without a row after which a device is forgotten, with its models.",
+    ),
     "fresh": Param(
         default=False,
         type="boolean",
@@ -220,32 +229,31 @@ def record_active(job_id: str) -> None:
 
 @task(trigger_rule="one_failed")
 def find_failed_job(ti: RuntimeTaskInstanceProtocol) -> str:
-    """Find the job that has not started, "" when there is none; one that had started is left alone.
+    """Find the job that has not started, "" when there is none; one that runs is left alone.
 
     The attempt may be that of an earlier try of this run, all of which was cleared.
     """
-    from flead_airflow.deployments import unstarted_job
+    from flead_airflow.deployments import failed_job
 
     opened: str | None = ti.xcom_pull(task_ids="open_attempt", key="job_id")
-    return unstarted_job(connections.servers().database_url, opened)
+    with connections.flink() as flink:
+        return failed_job(connections.servers().database_url, flink, opened)
 
 
 @task
-def record_failure(job_id: str, ti: RuntimeTaskInstanceProtocol) -> str:
-    """Write down why the job did not start, and the state that it left; return the reason."""
+def record_failure(job_id: str, ti: RuntimeTaskInstanceProtocol) -> None:
+    """Write down why the job did not start, and the state that it left."""
     from flead_airflow.deployments import record_failure as record
 
-    reason: str | None = ti.xcom_pull(task_ids="submit", key=FAILURE_KEY)
-    if not job_id:
-        return reason or "see the first task that failed; no new job was submitted"
-    with connections.flink() as flink:
-        record(connections.servers().database_url, flink, job_id, reason or NO_REASON)
-    return reason or NO_REASON
+    if job_id:
+        reason = failure_of(ti, "submit", job_id) or NO_REASON
+        with connections.flink() as flink:
+            record(connections.servers().database_url, flink, job_id, reason)
 
 
 @task
-def open_restored(stopped: dict[str, str | None], run_id: str) -> dict[str, Any]:
-    """Write an attempt of what was stopped for this deployment, with its own parameters."""
+def open_restored(stopped: dict[str, str | None], failed_job: str, run_id: str) -> dict[str, Any]:
+    """Write an attempt of what was stopped for the deployment that failed, with its own Params."""
     from flead_airflow import deployments
 
     with connections.flink() as flink:
@@ -253,6 +261,7 @@ def open_restored(stopped: dict[str, str | None], run_id: str) -> dict[str, Any]
             connections.servers(),
             flink,
             deployment_id=run_id,
+            failed_job=failed_job,
             stopped_job=stopped["job_id"],
             savepoint=stopped["savepoint_path"],
         )
@@ -261,17 +270,18 @@ def open_restored(stopped: dict[str, str | None], run_id: str) -> dict[str, Any]
     return msgspec.to_builtins(submission)
 
 
-@task(trigger_rule="all_done_min_one_success")
-def tell(reason: str, ti: RuntimeTaskInstanceProtocol, run_id: str) -> None:
+@task
+def tell(job_id: str, ti: RuntimeTaskInstanceProtocol, run_id: str) -> None:
     """Fail with why the deployment has failed and what runs now."""
     from flead_airflow import deployments
 
     database_url = connections.servers().database_url
+    reason = failure_of(ti, "submit", job_id) or (NO_REASON if job_id else NO_JOB)
     restored_job = ti.xcom_pull(task_ids="open_restored", key="job_id")
-    failure = ti.xcom_pull(task_ids="restore", key=FAILURE_KEY)
     with connections.flink() as flink:
-        if restored_job and failure:
-            deployments.record_failure(database_url, flink, restored_job, failure)
+        if restored_job:
+            not_restored = failure_of(ti, "restore", restored_job) or NO_REASON
+            deployments.record_failure(database_url, flink, restored_job, not_restored)
         told = deployments.outcome_of_failure(database_url, flink, run_id, reason)
     raise AirflowFailException(told)
 
@@ -305,7 +315,11 @@ def submission(task_id: str, attempt: Any, after: Any) -> Any:
 
         filled = manifest.override(task_id=f"{task_id}_manifest")(attempt)
         created = FlinkDeploymentOperator(
-            task_id=f"{task_id}_cluster", application_file=filled, **ON_KUBERNETES
+            task_id=f"{task_id}_cluster",
+            application_file=filled,
+            guard=only_while_open,
+            flink_conn_id=connections.FLINK,
+            **ON_KUBERNETES,
         )
         started = FlinkAwaitJobOperator(**awaited)
         after >> filled >> created >> started
@@ -350,7 +364,7 @@ def cancel_failed_job(job_id: Any) -> Any:
     schedule=None,
     catchup=False,
     max_active_runs=1,
-    dagrun_timeout=timedelta(hours=1),
+    dagrun_timeout=DEPLOYMENT_LIMIT,
     params=PARAMS,
     tags=["flead", "training"],
     doc_md=__doc__,
@@ -372,17 +386,19 @@ def deploy_training() -> None:
 
     failed = find_failed_job()
     cancel = cancel_failed_job(failed)
-    reason = record_failure(failed)
+    recorded = record_failure(failed)
     # Found stopped, unless the stop itself was cut short.
     stopped = stop("find_stopped_job", "{{ ti.xcom_pull(task_ids='find_running_job') or '' }}")
-    before = open_restored(stopped.output)
+    before = open_restored(stopped.output, failed)
     sent_back = send_hyperparameters.override(task_id="send_hyperparameters_back")()
     restore = submission("restore", before, after=sent_back)
     restored = record_active.override(task_id="record_restored")(restore.output)
+    # `tell` waits for it and for the job that failed: it is skipped when none was looked for.
+    settled = EmptyOperator(task_id="settled", trigger_rule="all_done")
     [attempt, sent, submit] >> failed
-    cancel >> reason >> stopped
+    cancel >> recorded >> stopped
     before >> sent_back
-    restored >> tell(reason)
+    [recorded, restored] >> settled >> tell(failed)
 
 
 deploy_training()

@@ -2,15 +2,17 @@
 
 `read` asks Flink, Kafka and the database, writes a row to `training_health`, and says what follows:
 `judge` fails with the rules that the reading breaks, and a part that is dead (Flink says FAILED or
-does not know the job; the driver of the stream has failed or died) is deployed again from where it
-was: `heal_training` and `heal_stream` trigger a run of the DAG that deploys it, with `resume`. That
-is done `FLEAD_HEALING_ATTEMPTS_PER_HOUR` times at most, further and further apart. While a
-deployment is under way its part is read and not judged. Each failed task is told to the notifier
-that `FLEAD_HEALTH_NOTIFIER` names; the limits are the settings `FLEAD_HEALTH_...`.
+does not know the job, or FLEAD has ended it and it should run again; the driver of the stream has
+failed or died) is deployed again from where it was: `heal_training` and `heal_stream` trigger a run
+of the DAG that deploys it, with `resume`. That is done `FLEAD_HEALING_ATTEMPTS_PER_HOUR` times at
+most, further and further apart. While a deployment is under way, for an hour at most, its part is
+read and not judged. Each failed task is told to the notifier that `FLEAD_HEALTH_NOTIFIER` names;
+the limits are the settings `FLEAD_HEALTH_...`.
 
 ## Triage
 * **Runs end as skipped.** Nothing is deployed, or a deployment is under way: `training_health` has
-  the verdict `deploying`, and runs of `deploy_training` that stay queued say that it is paused.
+  the verdict `deploying`. One that stays queued, because its DAG is paused, is waited for an hour.
+* **`heal_training`, `heal_stream` failed: the DAG is paused.** Unpause it; the next run heals.
 * **`job_absent`, `job_failed`.** Look at the run of `deploy_training` that `heal_training` has
   triggered. Why the job failed is on its page in Flink, and in the log of the TaskManager.
 * **"it needs a person".** It was deployed again as often as the settings allow and died each time.
@@ -111,6 +113,8 @@ def monitor_training() -> None:
             # The same each time that the task runs, and so is what it triggers.
             trigger_run_id=f"heal_{part}__{{{{ run_id }}}}",
             skip_when_already_exists=True,
+            # A run that nothing starts would be waited for.
+            fail_when_dag_is_paused=True,
             logical_date=None,
             conf={"resume": True},
         )

@@ -11,8 +11,12 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 HEADERS: Final = {
-    # Pages quote what devices have sent: whatever runs in them must not act for who reads them.
-    "Content-Security-Policy": "sandbox allow-scripts allow-popups",
+    # Pages quote what devices have sent: nothing in them runs, or is fetched. The scripts of Great
+    # Expectations are of no use without those that they would load from public servers.
+    "Content-Security-Policy": (
+        "sandbox allow-popups; default-src 'none'; style-src 'unsafe-inline'; img-src data:;"
+        " base-uri 'none'; form-action 'none'"
+    ),
     "X-Content-Type-Options": "nosniff",
 }
 

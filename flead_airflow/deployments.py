@@ -65,6 +65,7 @@ def configuration_of(
             "hyperparameters": {name: params[name] for name in names},
             "parallelism": params["parallelism"],
             "checkpoint_interval_seconds": interval,
+            "device_ttl_days": params["device_ttl_days"],
             "bootstrap_servers": servers.bootstrap_servers,
             "kafka": flink_kafka_properties(flink.connection),
         },
@@ -91,9 +92,9 @@ def find_running_job(
         configuration = configuration_of(cursor, params, servers, flink)
         if not params["fresh"]:
             restore_point(cursor, configuration, flink)
-        attempts = deployments.newest_attempts(cursor)
+        attempts = deployments.unfinished_attempts(cursor)
     for attempt in attempts:
-        job = flink.find_job(attempt.job_id) if attempt.status in UNFINISHED else None
+        job = flink.find_job(attempt.job_id)
         if job and not job.state.ended:
             return attempt.job_id
     return None
@@ -136,7 +137,7 @@ def open_new(
             control_before = control.newest_control(cursor)
             deployments.mark_replaced(cursor, stopped_job, deployment_id, left, control_before)
         restored_from = None if params["fresh"] else restore_point(cursor, configuration, flink)
-        opened_before = {attempt.job_id for attempt in deployments.newest_attempts(cursor)}
+        opened_before = {attempt.job_id for attempt in deployments.unfinished_attempts(cursor)}
         submission = _open(cursor, flink, deployment_id, configuration, restored_from)
         if submission.job_id not in opened_before:
             queue_head(cursor, configuration.features)
@@ -147,8 +148,8 @@ def open_new(
 def _refuse_beside_another(
     cursor: Cursor, flink: FlinkRestHook, deployment_id: str, stopped_job: str | None
 ) -> None:
-    for attempt in deployments.newest_attempts(cursor):
-        if attempt.status not in UNFINISHED or attempt.job_id == stopped_job:
+    for attempt in deployments.unfinished_attempts(cursor):
+        if attempt.job_id == stopped_job:
             continue
         if (attempt.deployment_id, attempt.status) == (deployment_id, AttemptStatus.SUBMITTING):
             continue  # it is taken up again
@@ -176,6 +177,7 @@ def open_restored(
     flink: FlinkRestHook,
     *,
     deployment_id: str,
+    failed_job: str | None = None,
     stopped_job: str | None,
     savepoint: str | None,
 ) -> Submission | None:
@@ -191,14 +193,19 @@ def open_restored(
     ----------
     deployment_id, stopped_job, savepoint
         As for `open_new`, which may not have come to record them.
+    failed_job : str, optional
+        The job that did not start. It may be of an earlier deployment, which this one has resumed.
 
     Returns
     -------
     Submission or None
-        None when nothing was stopped, so that there is nothing to go back to.
+        None when nothing was stopped, so that there is nothing to go back to, or when the job is of
+        a deployment that had started before: that one is still to run.
     """
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
         lock_for_transaction(cursor, Lock.SUBMISSIONS)
+        if failed_job:
+            deployment_id = deployments.attempt_of(cursor, failed_job).deployment_id
         active = deployments.active(cursor)
         # a deployment may have failed before it came to record that it had stopped another
         if active and active.job_id == stopped_job:
@@ -214,6 +221,10 @@ def open_restored(
             hyperparameters, since = trained_with
             queue_head(cursor, before.configuration.features)
             control.queue_hyperparameters(cursor, hyperparameters, unchanged_since=since)
+        elif before.deployment_id != deployment_id:
+            newest = deployments.resumable(cursor)
+            if newest and newest.deployment_id == deployment_id:
+                return None
         return _open_resumed(cursor, servers, flink, reason)
 
 
@@ -251,19 +262,17 @@ def restore_point(
     """
     schema = feature_schema(configuration.features)
     directories = StateDirectories.of(flink.configuration())
-    for attempt in deployments.newest_attempts(cursor):
-        state = attempt.savepoint_path
-        same = (attempt.feature_schema, attempt.configuration.buckets) == (
-            schema,
-            configuration.buckets,
-        )
-        if attempt.status is AttemptStatus.FAILED and not (same and state):
-            continue  # what it left was looked for when it failed
-        if state is None:
-            # a stop that was cut short has left a savepoint which no row names
-            state = newest_state(flink, directories, attempt.job_id)
-        return (state or attempt.restored_from) if same else None
-    return None
+    attempt = deployments.last_with_progress(cursor, schema, configuration.buckets)
+    if attempt is None or (attempt.feature_schema, attempt.configuration.buckets) != (
+        schema,
+        configuration.buckets,
+    ):
+        return None
+    state = attempt.savepoint_path
+    if state is None and attempt.posted_at is not None:
+        # a stop that was cut short has left a savepoint which no row names
+        state = newest_state(flink, directories, attempt.job_id)
+    return state or attempt.restored_from
 
 
 def _open(
@@ -274,14 +283,21 @@ def _open(
     restored_from: str | None,
     reason: str | None = None,
 ) -> Submission:
-    """Open an attempt; one that was opened before and never reached Flink is taken up again."""
-    for attempt in deployments.newest_attempts(cursor):
-        if attempt.deployment_id != deployment_id or attempt.status not in UNFINISHED:
+    """Open an attempt; one that was opened before and runs, or never ran, is taken up again."""
+    for attempt in deployments.unfinished_attempts(cursor):
+        if attempt.deployment_id != deployment_id:
             continue
+        job = flink.find_job(attempt.job_id)
+        if job and not job.state.ended:
+            return _submission(attempt)
         planned = (attempt.configuration, attempt.restored_from)
-        if planned != (configuration, restored_from) or flink.find_job(attempt.job_id):
+        if planned != (configuration, restored_from) or job:
             lost = "Flink has lost or ended the job"
-            deployments.mark_suspended(cursor, attempt.job_id, lost, savepoint_path=None)
+            if attempt.status is AttemptStatus.ACTIVE:
+                deployments.mark_suspended(cursor, attempt.job_id, lost, savepoint_path=None)
+            else:
+                left = _state_left_by(attempt.job_id, flink)
+                deployments.mark_failed(cursor, attempt.job_id, lost, left)
     return _submission(
         deployments.open_attempt(cursor, deployment_id, configuration, restored_from, reason)
     )
@@ -307,36 +323,52 @@ def submitting(database_url: str, job_id: str) -> Iterator[None]:
     with hold(database_url, Lock.SUBMISSIONS):
         with connect(database_url) as connection, connection.cursor() as cursor:
             attempt = deployments.attempt_of(cursor, job_id)
-        if attempt.status not in UNFINISHED:
-            raise AirflowFailException(
-                f"job {job_id} of deployment {attempt.deployment_id} is {attempt.status} in"
-                " training_deployments, and another may run: trigger a new run of deploy_training"
-            )
+            if attempt.status not in UNFINISHED:
+                raise AirflowFailException(
+                    f"job {job_id} of deployment {attempt.deployment_id} is {attempt.status} in"
+                    " training_deployments, and another may run: trigger a new run of"
+                    " deploy_training"
+                )
+            deployments.mark_posted(cursor, job_id)
         yield
 
 
-def unstarted_job(database_url: str, job_id: str | None) -> str:
-    """Return the job of an attempt if it has never started, else ""."""
+def failed_job(database_url: str, flink: FlinkRestHook, job_id: str | None) -> str:
+    """Return the job of an attempt that has never started, or that has ended since, else ""."""
     if job_id is None:
         return ""
     with connect(database_url) as connection, connection.cursor() as cursor:
         attempt = deployments.attempt_of(cursor, job_id)
-    return job_id if attempt.status is AttemptStatus.SUBMITTING else ""
+    if attempt.status is AttemptStatus.SUBMITTING:
+        return job_id
+    job = flink.find_job(job_id) if attempt.status is AttemptStatus.ACTIVE else None
+    return job_id if job and job.state.ended else ""
 
 
 def record_failure(database_url: str, flink: FlinkRestHook, job_id: str, reason: str) -> None:
     """Record that a job did not start, and the state that it left if it got that far.
 
-    One that had started before, and was only taken up again, stays what should run.
+    One that runs is left alone. One that had started before, and has ended since it was taken up
+    again, is followed by another attempt of its deployment, which the health gate deploys.
     """
+    job = flink.find_job(job_id)
+    if job and not job.state.ended:
+        return
     left = _state_left_by(job_id, flink)
     with connect(database_url) as connection, connection.cursor() as cursor:
         lock_for_transaction(cursor, Lock.SUBMISSIONS)
         attempt = deployments.attempt_of(cursor, job_id)
         if attempt.status is AttemptStatus.SUBMITTING:
             deployments.mark_failed(cursor, job_id, reason, left)
-        else:
-            logger.warning("Job %s had started before and stays %s", job_id, attempt.status)
+        elif attempt.status is AttemptStatus.ACTIVE and job:
+            deployments.mark_suspended(cursor, job_id, reason, left)
+            deployments.open_attempt(
+                cursor,
+                attempt.deployment_id,
+                attempt.configuration,
+                left or attempt.restored_from,
+                f"job {job_id} had started before and was ended",
+            )
 
 
 def outcome_of_failure(

@@ -13,7 +13,16 @@ import msgspec
 from confluent_kafka import KafkaException
 
 from flead.contracts.topics import DEAD_LETTERS, Topic
-from flead.health.healing import ATTEMPTS_WINDOW, Step, dead_parts, next_step, verdict_of
+from flead.health.healing import (
+    ATTEMPTS_WINDOW,
+    DEPLOYMENT_LIMIT,
+    LONGEST_GAP,
+    Step,
+    dead_parts,
+    next_step,
+    overdue_parts,
+    verdict_of,
+)
 from flead.health.readings import (
     JOB_ABSENT,
     STREAM_LOST,
@@ -26,11 +35,11 @@ from flead.health.readings import (
 from flead.health.rules import judge, looked_back
 from flead.messaging.client import Properties
 from flead.messaging.lag import backlog, committed_offsets
-from flead.messaging.reading import TopicRewoundError, count_onwards, end_offsets
+from flead.messaging.reading import TopicRewoundError, count_to_end, end_offsets
 from flead.settings import Settings
 from flead.storage import deployments, health, stream_deployments
 from flead.storage.connection import connect
-from flead.storage.deployments import Attempt
+from flead.storage.deployments import Attempt, AttemptStatus
 from flead.storage.migrations import is_migrated, migrate
 from flead.storage.offsets import next_offsets
 from flead.storage.progress import database_time
@@ -44,18 +53,22 @@ from flead_airflow.stream_deployments import is_alive
 RATE_WINDOW: Final = timedelta(minutes=5)
 """A reading that is older is none to count from."""
 COUNTED_MESSAGES: Final = 20_000
-"""Messages of a topic that one reading counts; the next one goes on from there."""
+"""Messages of a topic that one reading counts one by one; the number of more is an estimate."""
 MILLISECONDS: Final = 1_000
 
 logger = logging.getLogger(__name__)
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What a reading amounts to, the rules that it breaks, what is done about each dead part."""
+    """What a reading amounts to, the rules that it breaks, what is done about each dead part.
+
+    `overdue` are parts with a deployment under way that is waited for no more.
+    """
 
     verdict: Verdict
     breaches: list[Breach]
     steps: dict[Part, Step]
+    overdue: list[Part]
 
     @property
     def healing(self) -> list[Part]:
@@ -71,6 +84,12 @@ class Finding(msgspec.Struct, frozen=True):
             Step.ASK: "was deployed again too often within an hour: it needs a person",
         }
         done = [f"{part} {said[step]}" for part, step in self.steps.items()]
+        if self.breaches:
+            done += [
+                f"its deployment is under way for longer than {DEPLOYMENT_LIMIT}: {part} may wait"
+                " for a paused DAG"
+                for part in self.overdue
+            ]
         return "; ".join([*map(str, self.breaches), *done])
 
 
@@ -112,15 +131,19 @@ def check(
     if reading is None:
         return None
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
-        since = reading.created_at - looked_back(reading, settings)
-        earlier = health.readings_since(cursor, since, dag_run_id)
-        breaches = judge(reading, earlier, settings)
+        back = looked_back(reading, settings)
+        if deploying:
+            back = max(back, DEPLOYMENT_LIMIT + LONGEST_GAP)
+        earlier = health.readings_since(cursor, reading.created_at - back, dag_run_id)
+        overdue = overdue_parts(reading, earlier)
+        awaited = [part for part in deploying if part not in overdue]
+        breaches = judge(msgspec.structs.replace(reading, deploying=awaited), earlier, settings)
         steps = {}
         for part in dead_parts(breaches):
             since = reading.created_at - ATTEMPTS_WINDOW
             attempts = health.healings_since(cursor, part, since, dag_run_id)
             steps[part] = next_step(attempts, reading.created_at, settings)
-        finding = Finding(verdict_of(breaches, steps, deploying), breaches, steps)
+        finding = Finding(verdict_of(breaches, steps, awaited), breaches, steps, overdue)
         health.replace_reading(
             cursor, dag_run_id, reading, finding.verdict, breaches, finding.healing
         )
@@ -185,14 +208,17 @@ def _of_training(attempt: Attempt, flink: FlinkRestHook, settings: Settings) -> 
         "window_seconds": configuration.hyperparameters.window_seconds,
     }
     try:
-        return figures | _of_job(attempt.job_id, flink, settings)
+        return figures | _of_job(attempt, flink, settings)
     except (httpx.TransportError, FlinkRestError) as error:
         return figures | {"flink_error": f"{type(error).__name__}: {error}"}
 
 
-def _of_job(job_id: str, flink: FlinkRestHook, settings: Settings) -> dict[str, Any]:
+def _of_job(attempt: Attempt, flink: FlinkRestHook, settings: Settings) -> dict[str, Any]:
+    job_id = attempt.job_id
     job = flink.find_job(job_id)
-    if job is None:
+    # Flink remembers for an hour what FLEAD has stopped: nobody else has ended it
+    is_suspended = attempt.status is AttemptStatus.SUSPENDED
+    if job is None or (job.state.ended and is_suspended):
         return {"job_state": JOB_ABSENT}
     checkpoints = flink.checkpoints(job_id)
     completed = checkpoints.latest.completed
@@ -240,7 +266,7 @@ def _of_kafka(watched: _Watched, kafka: Properties) -> dict[str, Any]:
         if topic.value not in counted:
             ends[topic.value] = end_offsets(kafka, topic)
             continue
-        read = count_onwards(kafka, topic, counted[topic.value], COUNTED_MESSAGES)
+        read = count_to_end(kafka, topic, counted[topic.value], COUNTED_MESSAGES)
         counts[topic.value], ends[topic.value] = read.messages, read.next_offsets
     figures["positions"] = Positions(committed, ends)
     if previous and counts:

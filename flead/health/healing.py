@@ -5,10 +5,14 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from flead.health.readings import Breach, Part, Verdict
+from flead.health.readings import Breach, Part, Reading, Verdict
 from flead.settings import Settings
 
 ATTEMPTS_WINDOW: Final = timedelta(hours=1)
+DEPLOYMENT_LIMIT: Final = timedelta(hours=1)
+"""When Airflow ends a run that deploys; one that is under way for longer waits in a paused DAG."""
+LONGEST_GAP: Final = timedelta(minutes=5)
+"""Between two readings of one deployment; there are none while Airflow is down."""
 DEAD: Final = {
     "job_absent": Part.TRAINING,
     "job_failed": Part.TRAINING,
@@ -30,6 +34,30 @@ def dead_parts(breaches: Iterable[Breach]) -> list[Part]:
     """Return what has to be set going again, each part once."""
     found = {DEAD[breach.rule] for breach in breaches if breach.rule in DEAD}
     return [part for part in Part if part in found]
+
+
+def overdue_parts(reading: Reading, earlier: Sequence[Reading]) -> list[Part]:
+    """Return the parts with a deployment under way for so long that it is waited for no more.
+
+    Parameters
+    ----------
+    earlier
+        Readings before it, oldest first, over `DEPLOYMENT_LIMIT` and `LONGEST_GAP` at least.
+    """
+    return [
+        part
+        for part in reading.deploying
+        if reading.created_at - _deploying_since(part, reading, earlier) > DEPLOYMENT_LIMIT
+    ]
+
+
+def _deploying_since(part: Part, reading: Reading, earlier: Sequence[Reading]) -> datetime:
+    since = reading.created_at
+    for each in reversed(earlier):
+        if part not in each.deploying or since - each.created_at > LONGEST_GAP:
+            break
+        since = each.created_at
+    return since
 
 
 def next_step(attempts: Sequence[datetime], now: datetime, settings: Settings) -> Step:

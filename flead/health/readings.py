@@ -8,7 +8,7 @@ import msgspec
 
 JOB_RUNNING: Final = "RUNNING"
 JOB_ABSENT: Final = "ABSENT"
-"""State of a job that Flink does not know: its JobManager has lost it."""
+"""State of a job that Flink has lost, or that FLEAD itself has ended and that should run again."""
 STREAM_LOST: Final = "lost"
 """State of a stream analysis whose driver has died without a word."""
 
@@ -51,7 +51,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     lag_rows, lag_seconds
         Telemetry beyond the offsets that the job has committed, and how long the oldest waits.
     rows_per_second, updates_per_second, dead_letters_per_minute
-        Since the reading before.
+        Since the reading before; beyond 20,000 messages of a topic an estimate.
     stream_state
         That of its deployment, or `STREAM_LOST`.
     stream_batch_age_seconds

@@ -47,7 +47,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """How many messages were read, and where in each partition the next read goes on."""
+    """How many messages there were, and where in each partition the next count goes on."""
 
     messages: int
     next_offsets: dict[int, int]
@@ -106,17 +106,26 @@ def count_readable(
     They are counted by reading: offsets are no message counts, because transactions leave markers.
     Raises what `read_committed` raises.
     """
-    return count_onwards(properties, topic, start, limit).messages
+    with closing(assigned_consumer(properties)) as consumer:
+        return sum(1 for _ in _Reader(consumer, topic, start).messages(limit))
 
 
-def count_onwards(
-    properties: Properties, topic: str, start: Mapping[int, int], limit: int | None = None
+def count_to_end(
+    properties: Properties, topic: str, start: Mapping[int, int], most_read: int
 ) -> Counted:
-    """Like `count_readable`, for one who goes on counting from there later."""
+    """Count the messages from `start` to what is stable now, and read `most_read` of them at most.
+
+    Of more, the others are estimated: as many for each offset as among those that were read.
+    Raises what `read_committed` raises.
+    """
     with closing(assigned_consumer(properties)) as consumer:
         reader = _Reader(consumer, topic, start)
-        messages = sum(1 for _ in reader.messages(limit))
-        return Counted(messages, reader.next_offsets)
+        begin = sum(reader.next_offsets.values())
+        messages = sum(1 for _ in reader.messages(most_read))
+        read = sum(reader.next_offsets.values()) - begin
+        if left := reader.unread_offsets:
+            messages += round(messages * left / read)
+        return Counted(messages, reader.end_offsets)
 
 
 class _Reader:
@@ -141,6 +150,16 @@ class _Reader:
                     for partition in self._unread
                 ]
             )
+
+    @property
+    def end_offsets(self) -> dict[int, int]:
+        """Last stable offset of each partition when the pass began."""
+        return self.next_offsets | self._unread
+
+    @property
+    def unread_offsets(self) -> int:
+        """How many offsets are left of the pass."""
+        return sum(high - self.next_offsets[each] for each, high in self._unread.items())
 
     def messages(self, limit: int | None) -> Iterator[Message]:
         taken = 0

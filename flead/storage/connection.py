@@ -12,6 +12,8 @@ Cursor: TypeAlias = extensions.cursor
 
 APPLICATION_NAME = "flead"
 CONNECT_TIMEOUT_SECONDS = 10
+KEEPALIVES = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+"""By these the server ends within a minute what a host held, locks for one, that was lost."""
 
 
 @contextmanager
@@ -67,6 +69,10 @@ def connect_without_transaction(url: str) -> Iterator[Connection]:
 
 
 def _open(url: str) -> Connection:
+    own = extensions.parse_dsn(url).get("options", "")
     return psycopg2.connect(
-        url, connect_timeout=CONNECT_TIMEOUT_SECONDS, application_name=APPLICATION_NAME
+        url,
+        connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        application_name=APPLICATION_NAME,
+        options=f"{KEEPALIVES} {own}",
     )

@@ -5,6 +5,7 @@ which refuses an id that it knows; so an attempt that is taken up again after a 
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,9 @@ from flead.contracts.messages import Hyperparameters, TrainingControl
 from flead.contracts.schema import feature_schema
 from flead.storage.connection import Cursor
 from flead.storage.copying import Jsonb, copy_rows
+
+RETAINED_CHECKPOINT: Final = re.compile(r"/chk-\d+/?$")
+"""End of the path of a checkpoint that Flink has kept; any other path is that of a savepoint."""
 
 
 class AttemptStatus(StrEnum):
@@ -40,7 +44,7 @@ class Attempt:
     """One job of a deployment; `job_id` is Flink's, 32 hex digits.
 
     `restored_from` is the savepoint or checkpoint that it started from, `savepoint_path` the one
-    that it left.
+    that it left. `posted_at` is None for one that Flink has never been sent.
     """
 
     deployment_id: str
@@ -52,6 +56,7 @@ class Attempt:
     restored_from: str | None
     savepoint_path: str | None
     reason: str | None
+    posted_at: datetime | None
 
 
 _COLUMNS: Final = (
@@ -64,6 +69,7 @@ _COLUMNS: Final = (
     "restored_from",
     "savepoint_path",
     "reason",
+    "posted_at",
 )
 _SELECT: Final = (
     f"SELECT {', '.join(_COLUMNS)} FROM training_deployments "  # noqa: S608 - constants
@@ -109,9 +115,21 @@ def open_attempt(
         restored_from,
         savepoint_path=None,
         reason=reason,
+        posted_at=None,
     )
     _insert(cursor, opened, "restore" if restored_from else "submit", opened.status)
     return opened
+
+
+def mark_posted(cursor: Cursor, job: str) -> None:
+    """Record that a job is about to be posted: from now on it may leave state."""
+    cursor.execute(
+        """
+        UPDATE training_deployments SET posted_at = coalesce(posted_at, now())
+        WHERE kind IN ('submit', 'restore') AND job_id = %s
+        """,
+        (job,),
+    )
 
 
 def mark_active(cursor: Cursor, job: str) -> Attempt:
@@ -135,6 +153,7 @@ def mark_active(cursor: Cursor, job: str) -> Attempt:
         """,
         (f"superseded by job {job}", job),
     )
+    mark_posted(cursor, job)
     return _set(cursor, job, AttemptStatus.ACTIVE, attempt.reason, None)
 
 
@@ -267,6 +286,35 @@ def newest_attempts(cursor: Cursor, limit: int = 100) -> list[Attempt]:
     return [_attempt(row) for row in cursor.fetchall()]
 
 
+def unfinished_attempts(cursor: Cursor) -> list[Attempt]:
+    """Return the attempts whose job runs or is to, newest first, however many failed since."""
+    cursor.execute(f"{_SELECT} AND status IN ('submitting', 'active') ORDER BY id DESC")
+    return [_attempt(row) for row in cursor.fetchall()]
+
+
+def last_with_progress(cursor: Cursor, schema: str, buckets: int) -> Attempt | None:
+    """Return the newest attempt that got anywhere, however many failed since.
+
+    One that failed did if it left state that a job of this feature schema and number of buckets can
+    continue from.
+    """
+    cursor.execute(
+        f"""
+        {_SELECT} AND (
+            status <> 'failed'
+            OR (
+                savepoint_path IS NOT NULL
+                AND feature_schema = %s
+                AND (configuration ->> 'buckets')::integer = %s
+            )
+        )
+        ORDER BY id DESC LIMIT 1
+        """,
+        (schema, buckets),
+    )
+    return _one(cursor)
+
+
 def current_features(cursor: Cursor) -> list[str] | None:
     """Return the feature list in training.
 
@@ -304,6 +352,8 @@ def _end(
     before = _locked(cursor, job)
     after = _set(cursor, job, status, reason, savepoint_path)
     if before.status is not status:
+        if savepoint_path and not RETAINED_CHECKPOINT.search(savepoint_path):
+            _insert(cursor, after, "savepoint", "completed", savepoint_path)
         _insert(cursor, after, "stop", "completed", savepoint_path)
     return after
 

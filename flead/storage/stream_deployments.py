@@ -80,7 +80,7 @@ def submit(cursor: Cursor, configuration: StreamAnalysis) -> None:
         ON CONFLICT (deployment_id) DO UPDATE SET
             state = 'submitting', configuration = excluded.configuration, stop_requested = FALSE,
             is_wanted = TRUE, reason = NULL, submitted_at = now(), started_at = NULL,
-            heartbeat_at = NULL, last_batch_at = NULL
+            heartbeat_at = NULL, last_batch_at = NULL, lag_rows = NULL
         """,
         (configuration.deployment_id, encode(Jsonb(configuration))),
     )

@@ -5,6 +5,7 @@ over the REST API of the cluster, as on a session cluster.
 """
 
 import time
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ import yaml
 from airflow.providers.apache.flink.operators.flink_kubernetes import FlinkKubernetesOperator
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
 from airflow.sdk import Context
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from kubernetes.client import ApiException
 
 from flead_airflow.flink.errors import FlinkJobNotFoundError
@@ -23,6 +24,7 @@ from flead_airflow.flink.operators import (
     FlinkCancelOperator,
     FlinkJobOperator,
     FlinkStopWithSavepointOperator,
+    Guard,
     StartingJobMixin,
 )
 
@@ -86,30 +88,66 @@ class FlinkDeployments:
 class FlinkDeploymentOperator(FlinkKubernetesOperator):
     """Create the FlinkDeployment of a job, in place of one of another job.
 
-    Its job must have ended, for the FlinkDeployment that is there is deleted first. Run again, it
-    finds the one that it has created.
+    The FlinkDeployment that is there is deleted first; the task fails when its job has not ended.
+    Run again, it finds the one that it has created.
 
     Parameters
     ----------
     application_file : str
         The manifest as YAML, made by `flead_airflow.flink.manifests.fill_in`.
+    guard : callable, optional
+        Called with the job id; returns a context manager that is entered before the FlinkDeployment
+        is looked for and left once it was created: to hold a lock, or to refuse by raising.
+    flink_conn_id
+        See `FlinkRestHook`; it is asked whether the job that is there has ended.
     namespace, kubernetes_conn_id
         See `FlinkKubernetesOperator`.
     """
 
+    def __init__(
+        self,
+        *,
+        guard: Guard = nullcontext,
+        flink_conn_id: str = FlinkRestHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.guard = guard
+        self.flink_conn_id = flink_conn_id
+
     def execute(self, context: Context) -> Any:
         """Create it."""
         manifest: Manifest = yaml.safe_load(self.application_file)
-        name = manifest["metadata"]["name"]
+        name, job_id = manifest["metadata"]["name"], str(job_id_of(manifest))
         deployments = FlinkDeployments(self.kubernetes_conn_id, self.namespace)
-        there = deployments.find(name)
-        if there is not None:
-            if job_id_of(there) == job_id_of(manifest):
-                self.log.info("FlinkDeployment %s is there already", name)
-                return there
-            self.log.info("FlinkDeployment %s of job %s makes way", name, job_id_of(there))
-            deployments.delete(name)
-        return super().execute(context)
+        with self.guard(job_id):
+            there = deployments.find(name)
+            if there is not None:
+                if job_id_of(there) == job_id:
+                    self.log.info("FlinkDeployment %s is there already", name)
+                    return there
+                self._refuse_if_it_runs(there)
+                self.log.info("FlinkDeployment %s of job %s makes way", name, job_id_of(there))
+                deployments.delete(name)
+            return super().execute(context)
+
+    def _refuse_if_it_runs(self, there: Manifest) -> None:
+        job_id = job_id_of(there)
+        if job_id is None or not is_ready(there):
+            return
+        with FlinkRestHook(self.flink_conn_id) as hook:
+            job = hook.find_job(job_id)
+        if job and not job.state.ended:
+            raise AirflowFailException(
+                f"FlinkDeployment {there['metadata']['name']} is that of job {job_id}, which is"
+                f" {job.state}: stop it first"
+            )
+
+
+def is_ready(deployment: Manifest) -> bool:
+    """Tell whether the JobManager of a FlinkDeployment has come up, so that it can be asked."""
+    status: Manifest = deployment.get("status", {})
+    return status.get("jobManagerDeploymentStatus") == "READY"
 
 
 class FlinkAwaitJobOperator(StartingJobMixin, FlinkJobOperator):
@@ -202,10 +240,9 @@ class FlinkDeploymentCancelOperator(OfFlinkDeploymentOperator, FlinkCancelOperat
         there = self.find_deployment()
         if there is None:
             return None
-        manager = there.get("status", {}).get("jobManagerDeploymentStatus")
-        if manager == "READY":
+        if is_ready(there):
             return super().execute(context)
-        self.log.warning("The JobManager of %s is %s: deleting it", self.deployment_name, manager)
+        self.log.warning("The JobManager of %s is not ready: deleting it", self.deployment_name)
         self.deployments.delete(self.deployment_name)
         return None
 

@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn
 
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
 from flead_airflow.flink.arguments import check_program_arguments
 from flead_airflow.flink.errors import (
@@ -33,7 +34,7 @@ from flead_airflow.flink.triggers import (
 )
 
 FAILURE_KEY: Final = "failure"
-"""XCom key under which a submission leaves why it failed."""
+"""XCom key under which a submission leaves `job_id` and the `reason` why it failed."""
 END_SECONDS: Final = 120.0
 """How long a job that was told to end may take by default."""
 SPARE_SECONDS: Final = 300.0
@@ -41,6 +42,15 @@ SPARE_SECONDS: Final = 300.0
 MILLISECONDS: Final = 1_000
 
 Guard = Callable[[str], AbstractContextManager[object]]
+
+
+def failure_of(ti: RuntimeTaskInstanceProtocol, task_id: str, job_id: str) -> str | None:
+    """Return why a submission of this run has failed, None when that is not known of this job.
+
+    Airflow keeps what a task has left until it runs again: it may be of a job before this one.
+    """
+    failure: dict[str, str] | None = ti.xcom_pull(task_ids=task_id, key=FAILURE_KEY)
+    return failure["reason"] if failure and failure["job_id"] == job_id else None
 
 
 class FlinkJobOperator(BaseOperator):
@@ -159,10 +169,9 @@ class StartingJobMixin:
         self.hook.cancel(self.job_id)
         self.log.warning("Job %s is cancelled in Flink, because its task was ended", self.job_id)
 
-    @staticmethod
-    def failure(context: Context, reason: str) -> AirflowFailException:
+    def failure(self, context: Context, reason: str) -> AirflowFailException:
         """Leave the reason in the XCom; the task is not retried, because that cannot help."""
-        context["ti"].xcom_push(key=FAILURE_KEY, value=reason)
+        context["ti"].xcom_push(key=FAILURE_KEY, value={"job_id": self.job_id, "reason": reason})
         return AirflowFailException(reason)
 
 

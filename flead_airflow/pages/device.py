@@ -115,18 +115,13 @@ def stream(
     ends: tuple[datetime, datetime] | None,
 ) -> dict[str, Any]:
     """Chart a feature with its anomalies; the values of others are not stored with them."""
-    known = {(each["event_time"]): each for each in samples}
+    known = {_place(each): each["features"].get(feature) for each in samples}
     marked = [
-        (charts.milliseconds(each["event_time"]), each["value"])
+        (charts.milliseconds(each["event_time"]), value)
         for each in anomalies
-        if each["feature"] == feature
-    ]
-    marked += [
-        (charts.milliseconds(each["event_time"]), known[each["event_time"]]["features"][feature])
-        for each in anomalies
-        if each["feature"] != feature
-        and feature in each["features"]
-        and each["event_time"] in known
+        if feature in each["features"]
+        and (value := each["value"] if each["feature"] == feature else known.get(_place(each)))
+        is not None
     ]
     return charts.chart(
         f"Stream: {feature}" if feature else "Stream",
@@ -145,6 +140,11 @@ def stream(
         ],
         ends=ends,
     )
+
+
+def _place(of: Row) -> tuple[int, int]:
+    """Where a row is in the telemetry: two of one time are two."""
+    return of["kafka_partition"], of["kafka_offset"]
 
 
 def probability(

@@ -18,16 +18,14 @@ from flead.federation.difference import compare_weights
 from flead.settings import Settings
 from flead.storage import catalog
 from flead.storage import models as stored_models
-from flead.storage.connection import Cursor, connect_read_only
+from flead.storage.connection import Cursor
 from flead.storage.queries import row, rows
 from flead_airflow.pages.forgery import requires_own_page
 from flead_airflow.pages.rendering import (
     ROLLBACK_DAG,
-    STATEMENT_SECONDS,
     TEMPLATES,
     PagesDep,
     airflow_path,
-    database_url,
     not_found,
 )
 
@@ -84,11 +82,13 @@ def gather_comparison(cursor: Cursor, a: int, b: int) -> dict[str, Any]:
 
 
 @router.get("/models/{version}/download")
-def download(version: Annotated[int, InPath(ge=1, le=NEWEST)]) -> Response:
+def download(pages: PagesDep, version: Annotated[int, InPath(ge=1, le=NEWEST)]) -> Response:
     """Send the artifact of a version, if it is the one that was stored."""
-    url = database_url()
-    with connect_read_only(url, STATEMENT_SECONDS) as connection, connection.cursor() as cursor:
-        stored = stored_models.models(cursor, [version]).get(version)
+    stored = pages.read(
+        "models", lambda cursor: stored_models.models(cursor, [version]).get(version)
+    )
+    if isinstance(stored, HTMLResponse):
+        return stored
     if stored is None:
         raise not_found(f"version {version}")
     folder = Path(Settings.from_environment().global_models_dir).resolve()

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import psycopg2
 from airflow.api_fastapi.app import get_auth_manager
@@ -31,6 +31,8 @@ NAVIGATION: Final = (
     ("tuning", "Tuning"),
 )
 
+Found = TypeVar("Found")
+
 TEMPLATES: Final = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
     autoescape=True,
@@ -53,17 +55,23 @@ class Pages:
 
         Without FLEAD's tables, or without a database, the page says so and what to do.
         """
+        context = self.read(section, gather)
+        if isinstance(context, HTMLResponse):
+            return context
+        return self._render(f"{context.pop('template', section)}.html", section, context)
+
+    def read(self, section: str, gather: Callable[[Cursor], Found]) -> Found | HTMLResponse:
+        """Return what is gathered in one transaction, or the page that says why it cannot be."""
         try:
             with (
                 connect_read_only(database_url(), STATEMENT_SECONDS) as connection,
                 connection.cursor() as cursor,
             ):
-                context = gather(cursor)
+                return gather(cursor)
         except (errors.UndefinedTable, errors.UndefinedColumn):
             return self._render("unprepared.html", section, {})
         except (psycopg2.OperationalError, AirflowNotFoundException) as error:
             return self._render("unreachable.html", section, {"error": str(error).strip()}, 503)
-        return self._render(f"{context.pop('template', section)}.html", section, context)
 
     def _render(
         self, template: str, section: str, context: dict[str, Any], status: int = 200

@@ -11,9 +11,11 @@ from flead.contracts.topics import LAYOUTS, Topic, TopicLayout
 from flead.messaging.lag import Backlog, backlog, committed_offsets, consumer_lag
 from flead.messaging.producing import OutgoingMessage, produce
 from flead.messaging.reading import (
+    Counted,
     Record,
     TopicRewoundError,
     count_readable,
+    count_to_end,
     end_offsets,
     read_committed,
 )
@@ -217,6 +219,21 @@ class TestReading:
         assert count_readable(properties, topic, {}) == 50
         assert count_readable(properties, topic, {0: 20}) == 30
         assert count_readable(properties, topic, {}, limit=20) == 20
+
+    def test_a_count_to_the_end_reads_so_many_and_estimates_the_rest_from_the_offsets(
+        self, properties, topic, in_transaction
+    ):
+        for partition in range(2):
+            for _ in range(10):
+                in_transaction(topic, partition, b"1", b"2", b"3")
+        ends = end_offsets(properties, topic)
+
+        assert count_to_end(properties, topic, {}, most_read=100) == Counted(60, ends)
+        estimate = count_to_end(properties, topic, {}, most_read=30)
+        assert estimate.next_offsets == ends
+        # one offset in four is a marker; the newest of each partition may not have been passed
+        assert 60 <= estimate.messages <= 63
+        assert count_to_end(properties, topic, ends, most_read=30) == Counted(0, ends)
 
     def test_what_was_deleted_is_passed(self, properties, topic, admin, caplog):
         write(Producer(properties), topic, 0, b"a", b"b", b"c")

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from flead.health.healing import Step, dead_parts, next_step, verdict_of
-from flead.health.readings import Breach, Part, Verdict
+from flead.health.healing import Step, dead_parts, next_step, overdue_parts, verdict_of
+from flead.health.readings import Breach, Part, Reading, Verdict
 from flead.settings import Settings
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -52,6 +52,28 @@ def test_only_what_is_dead_is_deployed_again():
     assert dead_parts([breach("stream_lost")]) == [Part.STREAM]
     left_alone = ("cluster_unreachable", "job_ended", "job_not_running", "restarts", "stream_ended")
     assert dead_parts([breach(rule) for rule in left_alone]) == []
+
+
+def overdue(*deploying, minutes_apart=1):
+    """Judge the last of readings that are some minutes apart, of what each saw being deployed."""
+    *earlier, newest = [
+        Reading(created_at=NOW + timedelta(minutes=minutes_apart * number), deploying=parts)
+        for number, parts in enumerate(deploying)
+    ]
+    return overdue_parts(newest, earlier)
+
+
+def test_a_deployment_is_waited_for_as_long_as_its_run_may_take():
+    training, both = [Part.TRAINING], [Part.TRAINING, Part.STREAM]
+    assert overdue(*[training] * 61) == []
+    assert overdue(*[training] * 62) == training
+    assert overdue(*[training] * 31, [], *[training] * 31) == []
+    assert overdue(*[training] * 31, *[both] * 31) == training
+
+
+def test_of_a_deployment_before_airflow_was_down_nothing_is_known():
+    assert overdue(*[[Part.TRAINING]] * 20, minutes_apart=5) == [Part.TRAINING]
+    assert overdue(*[[Part.TRAINING]] * 20, minutes_apart=6) == []
 
 
 BREACH = [Breach("job_failed", "FAILED", "RUNNING")]

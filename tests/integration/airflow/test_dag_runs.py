@@ -113,7 +113,7 @@ class TestDeployTraining:
     ):
         first_run = run_dag("deploy_training", checkpoint_interval_seconds=0.5)
 
-        assert first_run.state == "success"
+        assert (first_run.state, states(first_run)["tell"]) == ("success", "skipped")
         [first] = attempts(database_url)
         assert (first.status, first.restored_from) == (AttemptStatus.ACTIVE, None)
         assert flink_hook.job(first.job_id).runs_every_vertex
@@ -149,18 +149,28 @@ class TestDeployTraining:
 
         assert (run.state, states(run)["open_attempt"]) == ("success", "skipped")
 
-    def test_of_a_job_whose_script_raises_records_the_traceback(
+    def test_of_a_job_whose_script_raises_records_the_traceback_and_tells_it(
         self, run_dag, flink_hook, database_url, tmp_path, monkeypatch
     ):
         script = tmp_path / "raises.py"
         script.write_text("raise ValueError('the set is empty')\n")
+        told = []
+
+        def listen(dag):
+            dag.get_task("tell").on_failure_callback = [
+                lambda context: told.append(str(context["exception"]))
+            ]
 
         monkeypatch.setenv("FLEAD_TRAINING_SCRIPT", str(script))
 
-        run = run_dag("deploy_training")
+        run = run_dag("deploy_training", listen)
 
         assert run.state == "failed"
         assert states(run)["record_failure"] == "success"
+        assert (states(run)["restore"], states(run)["tell"]) == ("skipped", "failed")
+        [message] = told
+        assert "no training job runs now, for none ran before it" in message
+        assert message.endswith("ValueError: the set is empty")
         [attempt] = attempts(database_url)
         assert attempt.status is AttemptStatus.FAILED
         assert attempt.reason.endswith("ValueError: the set is empty")

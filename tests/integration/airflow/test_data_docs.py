@@ -52,8 +52,24 @@ def test_who_is_logged_in_sees_the_runs_and_their_pages(client, viewer):
     assert index.text.count("<li>") == 1
     assert f'href="{RUN}/index.html"' in index.text
     assert page.text == f"pages of {RUN}"
-    assert "sandbox" in page.headers["Content-Security-Policy"]
+    assert page.headers["Content-Security-Policy"] == index.headers["Content-Security-Policy"]
     assert page_of(RUN).endswith(f"{URL_PREFIX}/{RUN}/index.html")
+
+
+def test_what_devices_have_sent_neither_runs_nor_fetches_anything(client, viewer):
+    page = client.get(f"{URL_PREFIX}/{RUN}/index.html", headers=viewer)
+
+    policy = dict(
+        directive.strip().partition(" ")[::2]
+        for directive in page.headers["Content-Security-Policy"].split(";")
+    )
+    assert policy["default-src"] == "'none'"
+    assert policy["sandbox"] == "allow-popups"
+    # https://www.w3.org/TR/CSP3/#directive-default-src: what falls back to it is not let in again
+    assert set(policy) - {"default-src", "sandbox"} == {
+        "style-src", "img-src", "base-uri", "form-action",
+    }  # fmt: skip
+    assert (policy["style-src"], policy["img-src"]) == ("'unsafe-inline'", "data:")
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from flead.storage.migrations import migrate
 from flead.storage.models import StoredModel
 from flead_airflow.connections import Servers
 from flead_airflow.deployments import (
+    failed_job,
     find_running_job,
     open_new,
     open_restored,
@@ -36,7 +37,6 @@ from flead_airflow.deployments import (
     record_active,
     record_failure,
     submitting,
-    unstarted_job,
 )
 from flead_airflow.flink.errors import FlinkStateError
 from flead_airflow.flink.hook import FlinkRestHook
@@ -55,6 +55,7 @@ PARAMS = {
     "parallelism": 3,
     "checkpoint_interval_seconds": 2,
     "devices": None,
+    "device_ttl_days": 7,
     "fresh": False,
     "resume": False,
 }
@@ -71,6 +72,7 @@ CONFIGURATION = TrainingDeployment(
     ),
     parallelism=3,
     checkpoint_interval_seconds=2.0,
+    device_ttl_days=7.0,
     kafka={"security.protocol": "PLAINTEXT"},
 )
 SAVEPOINT = "file:/savepoints/savepoint-1"
@@ -172,12 +174,20 @@ def insert_promoted(servers, version, features):
     return model
 
 
+def cancel(flink_hook, job_id):
+    flink_hook.cancel(job_id)
+    deadline = time.monotonic() + 60
+    while not flink_hook.job(job_id).state.ended:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
 def suspend(servers, job_id, savepoint):
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
         deployments.mark_suspended(cursor, job_id, "down", savepoint)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def running_deployment(flink_connection, make_database, tiny_job):
     """Run the job of a deployment `a-SUFFIX`, with a completed checkpoint; return the suffix.
 
@@ -370,6 +380,20 @@ class TestCheckBeforeTheStop:
             find_running_job(servers, flink_hook, PARAMS)
         assert find_running_job(servers, flink_hook, PARAMS | {"fresh": True}) is None
 
+    def test_goes_on_from_where_an_attempt_was_to_begin_that_was_never_posted(
+        self, servers, flink_hook, configure, deploy
+    ):
+        configure({"execution.checkpointing.dir": "s3://bucket/checkpoints"})
+        stopped = deploy("o").job_id
+        record_active(servers.database_url, stopped)
+        cut_short = deploy("b", stopped_job=stopped, savepoint=SAVEPOINT)
+
+        assert open_resumed(servers, flink_hook) == cut_short
+        with submitting(servers.database_url, cut_short.job_id):
+            pass  # its POST may have come to nothing: that is not known
+        with pytest.raises(FlinkStateError, match="s3://bucket/checkpoints"):
+            open_resumed(servers, flink_hook)
+
     def test_passes_over_a_failed_attempt_that_flink_never_knew(
         self, servers, flink_hook, running, configure, deploy
     ):
@@ -401,6 +425,16 @@ class TestCheckBeforeTheStop:
             deploy("a", suffix=running_deployment)
 
         assert [attempt.job_id for attempt in attempts(servers)] == [running]
+
+    def test_cleared_while_its_job_starts_opens_none_beside_it(
+        self, servers, deploy, running_deployment
+    ):
+        posted = deploy("a", suffix=running_deployment)
+
+        assert deploy("a", suffix=running_deployment, learning_rate=0.5) == posted
+
+        assert [attempt.job_id for attempt in attempts(servers)] == [posted.job_id]
+        assert len(queued_controls(servers)) == 1
 
     # The last, because it ends the job that the others share.
     def test_needs_no_files_of_a_job_that_flink_knows(
@@ -555,6 +589,39 @@ class TestRestoredDeployment:
             4, Hyperparameters(learning_rate=0.75), fleet_revision=2
         )
 
+    def test_comes_back_when_the_run_that_stopped_it_was_cut_short_and_another_fails_as_well(
+        self, servers, flink_hook, deploy, first
+    ):
+        posted = deploy("b", first.job_id, SAVEPOINT, learning_rate=0.5)
+        resumed = open_resumed(servers, flink_hook)
+        assert resumed == posted
+        self.fail(servers, flink_hook, resumed)
+
+        restored = open_restored(
+            servers, flink_hook, deployment_id="heal", failed_job=resumed.job_id,
+            stopped_job=None, savepoint=None,
+        )  # fmt: skip
+
+        assert (restored.savepoint_path, restored.arguments) == (SAVEPOINT, first.arguments)
+
+    def test_is_none_for_a_deployment_that_had_started_and_is_resumed_in_vain(
+        self, servers, flink_hook, deploy, first
+    ):
+        second = deploy("b", first.job_id, SAVEPOINT)
+        record_active(servers.database_url, second.job_id)
+        suspend(servers, second.job_id, SAVEPOINT)
+        resumed = open_resumed(servers, flink_hook)
+        self.fail(servers, flink_hook, resumed)
+
+        restored = open_restored(
+            servers, flink_hook, deployment_id="heal", failed_job=resumed.job_id,
+            stopped_job=None, savepoint=None,
+        )  # fmt: skip
+
+        assert restored is None
+        with connect(servers.database_url) as connection, connection.cursor() as cursor:
+            assert deployments.expected(cursor).job_id == second.job_id
+
     def test_is_of_what_was_stopped_although_nobody_came_to_record_it(
         self, servers, flink_hook, deploy, first
     ):
@@ -611,13 +678,13 @@ class TestSubmitting:
 
 
 class TestFailedJob:
-    def test_is_that_of_an_attempt_that_has_not_started(self, servers, deploy):
+    def test_is_that_of_an_attempt_that_has_not_started(self, servers, flink_hook, deploy):
         job_id = deploy("a").job_id
 
-        assert unstarted_job(servers.database_url, job_id) == job_id
+        assert failed_job(servers.database_url, flink_hook, job_id) == job_id
 
-    def test_is_none_when_no_attempt_was_opened(self, servers):
-        assert unstarted_job(servers.database_url, None) == ""
+    def test_is_none_when_no_attempt_was_opened(self, servers, flink_hook):
+        assert failed_job(servers.database_url, flink_hook, None) == ""
 
     def test_is_not_the_job_that_an_earlier_try_of_the_run_has_started(
         self, servers, flink_hook, deploy
@@ -630,7 +697,7 @@ class TestFailedJob:
         record_active(servers.database_url, restored)
 
         for job_id in (started, failed, restored):
-            assert unstarted_job(servers.database_url, job_id) == ""
+            assert failed_job(servers.database_url, flink_hook, job_id) == ""
 
 
 class TestRecord:
@@ -658,6 +725,57 @@ class TestRecord:
         assert outcome_of_failure(servers.database_url, flink_hook, "b", "it restarts").startswith(
             f"b has failed, and deployment {expected.deployment_id} should run and does not;"
         )
+
+
+class TestFailureOfAJobThatHadStarted:
+    @pytest.fixture
+    def started(self, servers, deploy, running_deployment):
+        job_id = deploy("a", suffix=running_deployment).job_id
+        record_active(servers.database_url, job_id)
+        return job_id
+
+    def test_leaves_it_alone_while_it_runs(self, servers, flink_hook, started):
+        assert failed_job(servers.database_url, flink_hook, started) == ""
+
+        record_failure(servers.database_url, flink_hook, started, "a person marked it as failed")
+
+        [attempt] = attempts(servers)
+        assert (attempt.status, attempt.reason) == (AttemptStatus.ACTIVE, None)
+
+    # From here on the job that they share has ended.
+    def test_opens_another_attempt_once_it_was_ended_from_its_newest_checkpoint(
+        self, servers, flink_hook, started
+    ):
+        cancel(flink_hook, started)
+        assert failed_job(servers.database_url, flink_hook, started) == started
+
+        for _ in range(2):
+            record_failure(servers.database_url, flink_hook, started, "it restarts and restarts")
+
+        following, ended = attempts(servers)
+        assert (ended.status, ended.reason) == (
+            AttemptStatus.SUSPENDED,
+            "it restarts and restarts",
+        )
+        assert f"/{started}/chk-" in ended.savepoint_path
+        assert following.restored_from == ended.savepoint_path
+        with connect(servers.database_url) as connection, connection.cursor() as cursor:
+            assert deployments.expected(cursor) == following
+        assert open_resumed(servers, flink_hook).job_id == following.job_id
+
+    def test_before_it_was_recorded_as_active_is_one_of_its_attempt_with_the_state_that_it_left(
+        self, servers, flink_hook, deploy, running_deployment
+    ):
+        posted = deploy("a", suffix=running_deployment)
+        with submitting(servers.database_url, posted.job_id):
+            cancel(flink_hook, posted.job_id)
+
+        open_resumed(servers, flink_hook)
+
+        opened, ended = attempts(servers)
+        assert (ended.job_id, ended.status) == (posted.job_id, AttemptStatus.FAILED)
+        assert f"/{posted.job_id}/chk-" in ended.savepoint_path
+        assert opened.restored_from == ended.savepoint_path
 
 
 def test_without_a_running_job_there_is_none_to_replace(servers, flink_hook, deploy):

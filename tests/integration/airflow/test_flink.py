@@ -178,7 +178,7 @@ class TestSubmission:
 
         assert str(failure.value).endswith("ValueError: no such feature: voltage")
         assert "tiny_job.py" in str(failure.value)
-        assert ti.pushed == {FAILURE_KEY: str(failure.value)}
+        assert ti.pushed == {FAILURE_KEY: {"job_id": job_id, "reason": str(failure.value)}}
         assert hook.find_job(job_id) is None
 
     def test_from_a_savepoint_that_is_not_there_names_it(self, hook, job_id, tiny_job):

@@ -3,12 +3,14 @@
 import json
 import time
 import uuid
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 from airflow.dag_processing.bundles.manager import DagBundlesManager
 from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.sdk import BaseNotifier
 from airflow.utils import db
@@ -19,13 +21,15 @@ from sqlalchemy import select
 from flead.contracts.analysis import StreamAnalysis
 from flead.contracts.deployment import TrainingDeployment
 from flead.contracts.topics import Topic
-from flead.health.readings import Part, Verdict
+from flead.health.readings import Breach, Part, Reading, Verdict
 from flead.messaging.reading import end_offsets
 from flead.messaging.topics import create_topics
 from flead.settings import Settings
 from flead.storage import deployments, offsets, stream_deployments
 from flead.storage.connection import connect
+from flead.storage.health import replace_reading
 from flead.storage.migrations import is_migrated, migrate
+from flead.storage.progress import database_time
 from flead.storage.stream_batches import CONSUMER
 from flead_airflow import health
 from flead_airflow.connections import Servers
@@ -159,6 +163,24 @@ class TestReadingOfTheJob:
             ("FAILED", 1, "healing", ["training"])
         ]
 
+    def test_that_was_stopped_for_one_that_did_not_start_is_as_good_as_lost(
+        self, check, flink_hook, deployed, tiny_job, servers
+    ):
+        flink_hook.run_python_job(deployed.job_id, tiny_job)
+        flink_hook.cancel(deployed.job_id)
+        wait_for(lambda: flink_hook.job(deployed.job_id).state.ended)
+        with connect(servers.database_url) as connection, connection.cursor() as cursor:
+            deployments.mark_suspended(cursor, deployed.job_id, "it was not replaced", None)
+            restored = deployments.open_attempt(
+                cursor, deployed.deployment_id, deployed.configuration
+            )
+            deployments.mark_failed(cursor, restored.job_id, "no slots")
+
+        finding = check("run-1")
+
+        assert finding.breaches[0] == Breach("job_absent", "ABSENT", "RUNNING")
+        assert rows(servers, "job_id", "healing") == [(deployed.job_id, ["training"])]
+
     def test_that_restarts_again_and_again_is_found(self, check, flink_hook, deployed, tiny_job):
         flink_hook.run_python_job(deployed.job_id, tiny_job, ["--break-at", "5"])
         wait_for(lambda: len(flink_hook.exceptions(deployed.job_id).exception_history.entries) > 2)
@@ -286,6 +308,21 @@ class TestHealing:
 
         assert (finding.verdict, finding.healing) == (Verdict.DEPLOYING, [])
 
+    def test_does_not_wait_for_one_that_nothing_starts(self, check, deployed, servers):
+        with connect(servers.database_url) as connection, connection.cursor() as cursor:
+            now = database_time(cursor)
+            for minutes in range(1, 63):
+                reading = Reading(
+                    created_at=now - timedelta(minutes=minutes), deploying=[Part.TRAINING]
+                )
+                replace_reading(cursor, f"run-{minutes}", reading, Verdict.DEPLOYING, [], [])
+
+        finding = check("run-now", deploying=[Part.TRAINING])
+
+        assert (finding.verdict, finding.healing) == (Verdict.HEALING, [Part.TRAINING])
+        assert "under way for longer than 1:00:00" in finding.message
+        assert rows(servers, "deploying", "verdict")[-1] == (["training"], "healing")
+
 
 class TestDag:
     @pytest.fixture
@@ -295,6 +332,7 @@ class TestDag:
         for name in ("deploy_training", "deploy_stream_analysis"):
             bag = DagBag(str(checkout / "dags" / f"{name}.py"))
             sync_bag_to_db(bag, "dags-folder", None)
+        pause(paused=False)
 
         def run(dag_id="monitor_training", **conf):
             path = checkout / "dags" / f"{dag_id}.py"
@@ -361,6 +399,19 @@ class TestDag:
         assert self.states(meanwhile)["heal_training"] == "skipped"
         assert rows(servers, "verdict") == [("healing",), ("deploying",)]
 
+    def test_of_a_job_whose_deployment_is_paused_says_so_and_triggers_nothing(
+        self, run_dag, servers, deployed
+    ):
+        pause(paused=True)
+
+        run = run_dag()
+
+        assert self.states(run)["heal_training"] == "failed"
+        with create_session() as session:
+            assert not list(
+                session.scalars(select(DagRun).where(DagRun.dag_id == "deploy_training"))
+            )
+
     def test_brings_a_job_that_has_failed_back_from_its_newest_checkpoint(
         self, run_dag, servers, flink_hook, tiny_job, monkeypatch, tmp_path
     ):
@@ -394,6 +445,13 @@ script = {!r}
 sys.argv = [script, *{!r}]
 runpy.run_path(script, run_name="__main__")
 """
+
+
+def pause(*, paused):
+    """Pause what deploys, or let it run."""
+    with create_session() as session:
+        for dag in session.scalars(select(DagModel)):
+            dag.is_paused = paused
 
 
 def forget_runs():

@@ -5,6 +5,9 @@ the operator's schema, and each FlinkDeployment that it admits is run on a real 
 """
 
 import json
+import time
+import uuid
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -25,7 +28,7 @@ from flead_airflow.flink.kubernetes import (
     FlinkDeploymentStopOperator,
 )
 from flead_airflow.flink.manifests import fill_in, job_id_of
-from flead_airflow.flink.operators import FAILURE_KEY
+from flead_airflow.flink.operators import failure_of
 from tests.integration.airflow.kubernetes_api import KubernetesApi, serve
 
 CONNECTION = "flead_kubernetes"
@@ -65,7 +68,7 @@ def api(connect_to):
         yield api
 
 
-def create(template, number, **changes):
+def create(template, number, guard=nullcontext, **changes):
     manifest = fill_in(
         template, job_id=f"{number:032x}", arguments=[], parallelism=1, savepoint_path=None
     )
@@ -73,8 +76,10 @@ def create(template, number, **changes):
     return FlinkDeploymentOperator(
         task_id="create",
         application_file=yaml.safe_dump(manifest),
+        guard=guard,
         kubernetes_conn_id=CONNECTION,
         namespace="flead",
+        flink_conn_id="flead_flink",
     ).execute({})
 
 
@@ -104,6 +109,45 @@ class TestFlinkDeployment:
         assert [job_id_of(each) for each in api.created] == [f"{1:032x}", f"{2:032x}"]
         assert job_id_of(api.held[NAME]) == f"{2:032x}"
 
+    @pytest.mark.servers
+    @pytest.mark.timeout(280)
+    def test_of_another_job_makes_way_only_once_that_has_ended(
+        self, api, template, flink_connection, clean_flink, tiny_job
+    ):
+        running, following = uuid.uuid4().int, uuid.uuid4().int
+        create(template, running)
+        with FlinkRestHook(flink_connection) as flink:
+            flink.run_python_job(f"{running:032x}", tiny_job)
+            api.held[NAME]["status"] = {"jobManagerDeploymentStatus": "READY"}
+
+            with pytest.raises(AirflowFailException, match=f"that of job {running:032x}, which is"):
+                create(template, following)
+
+            assert job_id_of(api.held[NAME]) == f"{running:032x}"
+            flink.cancel(f"{running:032x}")
+            while not flink.job(f"{running:032x}").state.ended:
+                time.sleep(0.2)
+
+        create(template, following)
+
+        assert job_id_of(api.held[NAME]) == f"{following:032x}"
+
+    def test_is_left_alone_by_a_task_of_an_attempt_that_is_over(self, api, template):
+        create(template, 1)
+        asked = []
+
+        @contextmanager
+        def refuse(job_id):
+            asked.append(job_id)
+            raise AirflowFailException("it is superseded")
+            yield
+
+        with pytest.raises(AirflowFailException, match="it is superseded"):
+            create(template, 2, guard=refuse)
+
+        assert asked == [f"{2:032x}"]
+        assert job_id_of(api.held[NAME]) == f"{1:032x}"
+
     def test_that_the_operator_would_not_accept_is_refused_with_the_reason(self, api, template):
         with pytest.raises(ApiException, match="'v9_9' is not one of"):
             create(template, 1, flinkVersion="v9_9")
@@ -130,13 +174,18 @@ class TestFlinkDeployment:
 def test_a_cluster_that_never_answers_fails_the_task_for_good(monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_NOWHERE", "http://127.0.0.1:9")
     pushed = {}
-    ti = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
+    ti = SimpleNamespace(
+        xcom_push=lambda key, value: pushed.update({key: value}),
+        xcom_pull=lambda task_ids, key: pushed.get(key),
+    )
     operator = FlinkAwaitJobOperator(task_id="wait", job_id="0" * 32, flink_conn_id="nowhere")
 
     with pytest.raises(AirflowFailException, match="its time is over; nor could it be cancelled"):
         operator.resume({"ti": ti}, {"started": False, "detail": "its time is over"})
 
-    assert pushed[FAILURE_KEY].startswith(f"job {'0' * 32} has not started")
+    assert failure_of(ti, "wait", "0" * 32).startswith(f"job {'0' * 32} has not started")
+    # the next attempt of a run that was cleared fails by itself, for a reason of its own
+    assert failure_of(ti, "wait", "1" * 32) is None
 
 
 def test_without_a_flink_deployment_no_job_is_known_and_settings_are_the_manifests(api, template):

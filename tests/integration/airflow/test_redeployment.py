@@ -9,11 +9,14 @@ import pytest
 
 from flead.contracts.simulation import FEATURES
 from flead.contracts.topics import Topic
+from flead.health.readings import Part
 from flead.messaging.lag import consumer_lag
-from flead.settings import TRAINING_SCRIPT
+from flead.settings import TRAINING_SCRIPT, Settings
 from flead.storage import control, deployments
 from flead.storage.connection import connect
 from flead.storage.deployments import AttemptStatus
+from flead_airflow import health
+from flead_airflow.connections import Servers
 from flead_airflow.flink.hook import FlinkRestHook
 from flead_airflow.flink.responses import JobStatus
 from tests.conftest import run_flead
@@ -179,8 +182,10 @@ class TestOfTheTrainingJob:
         assert rate_of_the_fleet(database_url) == 0.25
         assert steps(database_url) == [
             ("submit", "stopped"),
+            ("savepoint", "completed"),
             ("stop", "completed"),
             ("restore", "superseded"),
+            ("savepoint", "completed"),
             ("stop", "completed"),
             ("restore", "failed"),
             ("restore", "active"),
@@ -246,7 +251,7 @@ class TestOfAJobThatDoesNotStartInTime:
         assert running(flink_hook) == [restored.job_id]
 
     def test_that_cannot_come_back_either_says_so_and_is_left_to_the_health_gate(
-        self, redeploy, told, flink_hook, database_url, first, monkeypatch
+        self, redeploy, told, flink_hook, database_url, kafka, first, monkeypatch
     ):
         monkeypatch.setenv("FLEAD_JOB_START_SECONDS", "0.1")
 
@@ -257,6 +262,9 @@ class TestOfAJobThatDoesNotStartInTime:
         restored, failed, first = attempts(database_url)
         assert [each.status for each in (restored, failed)] == [AttemptStatus.FAILED] * 2
         assert running(flink_hook) == []
+        servers = Servers(database_url, {"bootstrap.servers": kafka})
+        finding = health.check(servers, flink_hook, Settings(), dag_run_id="run-1", deploying=[])
+        assert finding.healing == [Part.TRAINING]
         with connect(database_url) as connection, connection.cursor() as cursor:
             assert deployments.expected(cursor).job_id == first.job_id
         assert "should run and does not; monitor_training deploys it again" in told[0]

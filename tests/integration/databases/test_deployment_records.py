@@ -6,6 +6,7 @@ import pytest
 
 from flead.contracts.deployment import TrainingDeployment
 from flead.contracts.messages import Hyperparameters, TrainingControl
+from flead.contracts.schema import feature_schema
 from flead.storage import deployments
 from flead.storage.deployments import AttemptStateError, AttemptStatus
 
@@ -22,6 +23,17 @@ def test_an_attempt_is_stored_before_its_job_runs_and_taken_up_again(cursor):
     assert opened.configuration == CONFIGURATION
     assert deployments.open_attempt(cursor, "d", CONFIGURATION) == opened
     assert deployments.current_features(cursor) == ["x", "y"]
+
+
+def test_an_attempt_is_posted_once_and_an_active_one_was(cursor):
+    first = deployments.open_attempt(cursor, "d", CONFIGURATION)
+    assert first.posted_at is None
+    deployments.mark_posted(cursor, first.job_id)
+    posted_at = deployments.attempt_of(cursor, first.job_id).posted_at
+    assert posted_at is not None
+    assert deployments.mark_active(cursor, first.job_id).posted_at == posted_at
+    second = deployments.open_attempt(cursor, "e", CONFIGURATION)
+    assert deployments.mark_active(cursor, second.job_id).posted_at is not None
 
 
 def test_a_failed_attempt_is_followed_by_another_job(cursor):
@@ -77,7 +89,7 @@ def test_a_suspended_job_is_resumed_and_a_stopped_one_is_not(cursor):
     assert deployments.resumable(cursor) is None
 
 
-def test_a_stop_is_recorded_once_as_an_event_of_its_own(cursor):
+def test_a_stop_and_its_savepoint_are_each_recorded_once_as_an_event_of_its_own(cursor):
     job = deployments.open_attempt(cursor, "d", CONFIGURATION).job_id
     for _ in range(2):
         deployments.mark_stopped(cursor, job, "redeployed", "file:///s1")
@@ -86,8 +98,19 @@ def test_a_stop_is_recorded_once_as_an_event_of_its_own(cursor):
     )
     assert cursor.fetchall() == [
         ("submit", "stopped", "file:///s1", "redeployed"),
+        ("savepoint", "completed", "file:///s1", "redeployed"),
         ("stop", "completed", "file:///s1", "redeployed"),
     ]
+
+
+@pytest.mark.parametrize("left", [None, "file:///checkpoints/7b2b/chk-12"])
+def test_a_stop_without_a_savepoint_records_none(cursor, left):
+    job = deployments.open_attempt(cursor, "d", CONFIGURATION).job_id
+
+    deployments.mark_suspended(cursor, job, "cancelled", left)
+
+    cursor.execute("SELECT kind, savepoint_path FROM training_deployments ORDER BY id")
+    assert cursor.fetchall() == [("submit", left), ("stop", left)]
 
 
 def test_two_attempts_cannot_be_active(cursor):
@@ -100,6 +123,48 @@ def test_two_attempts_cannot_be_active(cursor):
 def test_an_unknown_job_is_an_error(cursor):
     with pytest.raises(AttemptStateError, match="never opened"):
         deployments.mark_active(cursor, "0" * 32)
+
+
+class TestManyFailures:
+    """Of more attempts than anybody lists."""
+
+    SCHEMA = feature_schema(CONFIGURATION.features)
+
+    @pytest.fixture
+    def stopped(self, cursor):
+        job = deployments.open_attempt(cursor, "d", CONFIGURATION).job_id
+        deployments.mark_active(cursor, job)
+        return deployments.mark_suspended(cursor, job, "lost", "file:///s1")
+
+    def fail(self, cursor, times, savepoint=None, **changes):
+        for _ in range(times):
+            configuration = msgspec.structs.replace(CONFIGURATION, **changes)
+            attempt = deployments.open_attempt(cursor, "d", configuration)
+            deployments.mark_failed(cursor, attempt.job_id, "no such module", savepoint)
+
+    def test_hide_neither_the_last_that_got_anywhere_nor_the_one_to_resume(self, cursor, stopped):
+        self.fail(cursor, 101)
+
+        assert deployments.last_with_progress(cursor, self.SCHEMA, 64) == stopped
+        assert deployments.expected(cursor) == stopped
+
+    def test_do_not_hide_one_of_them_that_left_state_of_the_same_kind(self, cursor, stopped):
+        self.fail(cursor, 1, "file:///chk-7")
+        self.fail(cursor, 1, "file:///chk-8", features=["z"])
+        self.fail(cursor, 1, "file:///chk-9", buckets=32)
+        self.fail(cursor, 2)
+
+        found = deployments.last_with_progress(cursor, self.SCHEMA, 64)
+        assert (found.status, found.savepoint_path) == (AttemptStatus.FAILED, "file:///chk-7")
+        others = feature_schema(["z"])
+        assert deployments.last_with_progress(cursor, others, 64).savepoint_path == "file:///chk-8"
+
+    def test_do_not_hide_a_job_that_runs(self, cursor):
+        job = deployments.open_attempt(cursor, "a", CONFIGURATION).job_id
+        active = deployments.mark_active(cursor, job)
+        self.fail(cursor, 101)
+
+        assert deployments.unfinished_attempts(cursor) == [active]
 
 
 class TestReplacement:

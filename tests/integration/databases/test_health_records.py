@@ -155,3 +155,15 @@ def test_the_expected_stream_is_the_newest_also_when_its_driver_has_failed(curso
 
     assert stream_deployments.expected(cursor).configuration == newer
     assert stream_deployments.wanted(cursor) is None
+
+
+def test_a_stream_that_is_submitted_again_has_no_lag_before_its_driver_has_looked(cursor):
+    stream_deployments.submit(cursor, STREAM)
+    stream_deployments.begin(cursor, STREAM, "host", 1, "query")
+    stream_deployments.beat(cursor, "s", 0, is_stopping=False)
+    stream_deployments.end(cursor, "s", StreamState.FAILED, "killed")
+
+    stream_deployments.submit(cursor, STREAM)
+    stream_deployments.begin(cursor, STREAM, "host", 2, "query")
+
+    assert stream_deployments.get(cursor, "s").lag_rows is None

@@ -519,3 +519,19 @@ class TestOutbox:
         assert first == QueuedMessage(first.id, OutboxMessage("t", "k", '{"a": "\\n\\\\"}'))
         outbox.mark_published(cursor, [first.id])
         assert [q.message.value for q in outbox.next_ready(cursor, 10)] == ["2"]
+
+
+def test_a_server_ends_the_session_of_a_lost_host_soon_and_takes_options_of_the_url(postgres):
+    url = f"{postgres}?options=-c%20statement_timeout%3D7s"
+
+    with connect(url) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT name, setting FROM pg_settings"
+            " WHERE name LIKE 'tcp_keepalives_%' OR name = 'statement_timeout' ORDER BY name"
+        )
+        assert cursor.fetchall() == [
+            ("statement_timeout", "7000"),
+            ("tcp_keepalives_count", "3"),
+            ("tcp_keepalives_idle", "30"),
+            ("tcp_keepalives_interval", "10"),
+        ]

@@ -61,10 +61,11 @@ class TestNothingYet:
     ):
         assert "Trigger deploy_training" in read(section)
 
-    def test_a_database_that_does_not_answer_is_said_so(self, viewer, monkeypatch):
+    @pytest.mark.parametrize("page", ["overview", "models/1/download"])
+    def test_a_database_that_does_not_answer_is_said_so(self, page, viewer, monkeypatch):
         monkeypatch.setenv("AIRFLOW_CONN_FLEAD_DB", "postgresql://flead:wrong@127.0.0.1:1/flead")
 
-        answer = viewer.get(f"{URL_PREFIX}/overview")
+        answer = viewer.get(f"{URL_PREFIX}/{page}")
 
         assert answer.status_code == 503
         assert "The database does not answer" in answer.text
@@ -331,6 +332,18 @@ class TestDevice:
 
         assert [value for _, value in stream["pressure"]] == [1.5, 1.5, 1.5]
         assert "anomaly" not in stream
+
+    def test_marks_an_anomaly_with_the_value_of_its_own_row_only(self, pump, fleet, charts):
+        both = '{"speed": 4.25, "pressure": 3.0}'
+        fleet.sample("pump-1", 20 * MINUTE, 40, features='{"pressure": 9.5, "speed": 30}')
+        fleet.anomaly("pump-1", 20 * MINUTE, 40, features=both)
+        fleet.sample("pump-1", 10 * MINUTE, 42, features='{"speed": 30}')
+        for at, offset in ((30, 41), (10, 43)):
+            fleet.anomaly("pump-1", at * MINUTE, offset, features=both)
+
+        stream = charts("devices/pump-1?feature=pressure")["stream"]
+
+        assert [value for _, value in stream["anomaly"]] == [9.5]
 
     def test_compares_the_personalized_with_the_global_model_on_the_same_rows(self, pump, charts):
         drawn = charts("devices/pump-1")
