@@ -1,22 +1,20 @@
 """How far a consumer is behind."""
 
+import logging
 import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
-    KafkaError,
-    KafkaException,
-    TopicPartition,
-)
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from flead.messaging.client import REQUEST_TIMEOUT_SECONDS, Properties, admin, assigned_consumer
+from flead.messaging.client import REQUEST_TIMEOUT_SECONDS, Properties, assigned_consumer
 from flead.messaging.reading import offset_ranges
 
 MILLISECONDS: Final = 1_000
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +38,16 @@ def committed_offsets(properties: Properties, group: str, topic: str) -> dict[in
     KafkaException
         When the brokers cannot be reached or refuse, or the topic does not exist.
     """
-    ranges = offset_ranges(properties, topic)
-    request = ConsumerGroupTopicPartitions(
-        group, [TopicPartition(topic, partition) for partition in ranges]
-    )
-    # Kept until the answer is here: a client that is collected before never completes its futures.
-    client = admin(properties)
-    futures = client.list_consumer_group_offsets([request], request_timeout=REQUEST_TIMEOUT_SECONDS)
-    return {
-        position.partition: position.offset
-        for position in futures[group].result().topic_partitions
-        if position.offset >= 0
-    }
+    partitions = [TopicPartition(topic, each) for each in offset_ranges(properties, topic)]
+    # An admin client that is answered "not the coordinator", as by a broker that has just started,
+    # dereferences the group that it does not have: confluent-kafka-javascript issue 374.
+    asking = Consumer({**properties, "group.id": group, "enable.auto.commit": False}, logger=logger)
+    with closing(asking):
+        found = asking.committed(partitions, timeout=REQUEST_TIMEOUT_SECONDS)
+    for position in found:
+        if position.error is not None:
+            raise KafkaException(position.error)
+    return {position.partition: position.offset for position in found if position.offset >= 0}
 
 
 def consumer_lag(properties: Properties, group: str, topic: str) -> dict[int, int]:
