@@ -133,9 +133,10 @@ def broken(request: pytest.FixtureRequest, stack: Stack, recoveries: list[Recove
         parts["stream"] = lambda: stack.batch_began_since(ended_ms)
     while parts:
         stack.fleet.keep_running()
-        for part in [each for each, is_back in parts.items() if answered(is_back)]:
-            recovery.seconds[part] = time.monotonic() - ended
-            del parts[part]
+        for part, is_back in list(parts.items()):
+            if answered(is_back):
+                recovery.seconds[part] = time.monotonic() - ended
+                del parts[part]
         assert time.monotonic() - ended < RECOVERY_SECONDS, f"not well again: {', '.join(parts)}"
         time.sleep(0.2)
     time.sleep(STEADY_SECONDS)
