@@ -21,10 +21,11 @@ demo: ## run the main job on a simulated fleet, with Spark's analyses, until Ctr
 
 test: export FLEAD_QUICK := 1
 test: prepare ## run the tests: all but lengthy ones, of the kills only that of everything at once
-	@# Tests against servers wait more than they work: suites go side by side.
-	@$(MAKE) --no-print-directory --jobs 3 --output-sync=target \
-		test-airflow test-integration test-spark test-airflow-spark test-browser test-unit
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-system test-faults
+	@# Tests against servers wait more than they work: suites go side by side, the longest first
+	@# but those of the whole stack, which come when most of the others have ended.
+	@$(MAKE) --no-print-directory --jobs 3 --output-sync=target --keep-going \
+		test-airflow test-integration test-spark test-airflow-spark test-browser test-unit \
+		test-system test-faults
 
 test-unit: prepare ## run the tests that need no server
 	$(call PYTEST,$(ENVS)/tools) tests/unit

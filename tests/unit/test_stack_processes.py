@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,10 @@ def spawn(home):
             text=True,
         )
         started.append(process)
+        # exec tells the parent a moment before the environment can be read.
+        environment = Path(f"/proc/{process.pid}/environ")
+        while process.poll() is None and not environment.read_bytes():
+            time.sleep(0.001)
         return process
 
     yield spawn
