@@ -31,7 +31,7 @@ def broken(streaming: Resumed) -> int:
     with connect(streaming.addresses.database_url) as connection, connection.cursor() as cursor:
         lock_for_transaction(cursor, Lock.ROUNDS)
         model = insert_broken(cursor)
-        queue_candidate(cursor, model)
+        queue_candidate(cursor, model, settings_of(streaming))
     publish(streaming.addresses.database_url, streaming.kafka)
     return model.version
 
@@ -39,15 +39,19 @@ def broken(streaming: Resumed) -> int:
 @pytest.fixture(scope="module")
 def bad_head(streaming: Resumed, broken: int) -> int:
     """Make a broken version the head, as a gate that let it through would, and send it."""
-    settings = msgspec.structs.replace(
-        Settings.from_environment({}), global_models_dir=str(streaming.home.models)
-    )
     with connect(streaming.addresses.database_url) as connection, connection.cursor() as cursor:
         lock_for_transaction(cursor, Lock.ROUNDS)
         model = insert_broken(cursor)
-        promote(cursor, model, settings, datetime.now(UTC))
+        promote(cursor, model, settings_of(streaming), datetime.now(UTC))
     publish(streaming.addresses.database_url, streaming.kafka)
     return model.version
+
+
+def settings_of(stack: Resumed) -> Settings:
+    """Return settings that lead to the models of the stack."""
+    return msgspec.structs.replace(
+        Settings.from_environment({}), global_models_dir=str(stack.home.models)
+    )
 
 
 def insert_broken(cursor: Cursor) -> GlobalModel:
