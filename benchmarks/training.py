@@ -273,16 +273,22 @@ class _Outputs:
                 )
             if messages:
                 quiet_since = time.monotonic()
-            elif self._positions and self._is_over(quiet_since):
+            elif self._is_over(quiet_since):
                 return
             elif failure := job.failure():
                 raise BenchmarkError(f"the job failed: {failure}")
         raise BenchmarkError("the job wrote nothing in time")
 
     def _is_over(self, quiet_since: float) -> bool:
-        """Whether nothing has come for two checkpoints."""
+        """Whether nearly all rows have passed, and nothing has come for two checkpoints since."""
+        reached: dict[int, int] = {}
+        for _, partition, offset in self._positions:
+            reached[partition] = max(reached.get(partition, 0), offset + 1)
         waited = time.monotonic() - quiet_since
-        return bool(self._positions) and waited > 2 * self._options.checkpoint_seconds + 2
+        return (
+            sum(reached.values()) >= self._options.warm_up_rows + 0.98 * self._options.rows
+            and waited > 2 * self._options.checkpoint_seconds + 2
+        )
 
     def throughput(self, usage: Usage) -> dict[str, float]:
         """Rows a second, wall and CPU, from the end of the warm-up to nearly the end."""
