@@ -36,11 +36,11 @@ test-integration: prepare ## run the tests against real servers, each started by
 	$(call PYTEST,$(ENVS)/tools) tests/integration --ignore $(AIRFLOW_TESTS) \
 		$(SPARK_TESTS:%=--ignore=%)
 
-test-airflow: prepare ## run the tests of DAGs, operators and triggers in Airflow's environment
+test-airflow: prepare ## run the tests in Airflow's environment, but those that start Spark
 	$(call PYTEST,$(ENVS)/airflow) $(AIRFLOW_TESTS) $(AIRFLOW_SPARK_TESTS:%=--ignore=%) \
 		$(if $(FLEAD_QUICK),-m "not lengthy")
 
-test-airflow-spark: prepare ## run those of them that start Spark
+test-airflow-spark: prepare ## run the tests in Airflow's environment that start Spark
 	$(call PYTEST,$(ENVS)/airflow) $(AIRFLOW_SPARK_TESTS)
 
 test-spark: prepare ## run the tests of the analyses on Spark

@@ -280,24 +280,23 @@ class _Outputs:
         raise BenchmarkError("the job wrote nothing in time")
 
     def _is_over(self, quiet_since: float) -> bool:
-        """Whether nearly all rows have passed, and nothing has come for two checkpoints since."""
+        """Whether nothing has come for two checkpoints, and nearly all rows have passed."""
+        if time.monotonic() - quiet_since <= 2 * self._options.checkpoint_seconds + 2:
+            return False
         reached: dict[int, int] = {}
         for _, partition, offset in self._positions:
             reached[partition] = max(reached.get(partition, 0), offset + 1)
-        waited = time.monotonic() - quiet_since
-        return (
-            sum(reached.values()) >= self._options.warm_up_rows + 0.98 * self._options.rows
-            and waited > 2 * self._options.checkpoint_seconds + 2
-        )
+        return sum(reached.values()) >= self._last_timed_row
+
+    @property
+    def _last_timed_row(self) -> float:
+        """Nearly the last: those after it wait for the end of a bundle."""
+        return self._options.warm_up_rows + 0.98 * self._options.rows
 
     def throughput(self, usage: Usage) -> dict[str, float]:
         """Rows a second, wall and CPU, from the end of the warm-up to nearly the end."""
         times, done = self._progress()
-        # The last rows wait for the end of a bundle.
-        first, last = (
-            self._options.warm_up_rows,
-            self._options.warm_up_rows + 0.98 * self._options.rows,
-        )
+        first, last = self._options.warm_up_rows, self._last_timed_row
         start, end = (np.interp([first, last], done, times) / 1000.0).tolist()
         rows = last - first
         written = np.array(self._update_times) / 1000.0

@@ -138,7 +138,9 @@ def test_a_page_of_the_running_stack_is_whole_legible_and_accessible(
     address = f"/devices/{device}?reach=15m" if name == "device" else f"/{name}"
     visitor = visit(running_site, theme=theme, width=width)
 
-    look_at(visitor, address, axe, pictures, f"running-{name}-{theme}-{width}")
+    flaws = look_at(visitor, address, axe, pictures, f"running-{name}-{theme}-{width}")
+
+    assert flaws == []
 
 
 @pytest.mark.parametrize("name", ["overview", "device", "pipeline", "models"])

@@ -76,20 +76,24 @@ def admin(visitors):
 @pytest.mark.parametrize(("theme", "width"), LOOKS)
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_whole_legible_and_accessible(name, theme, width, visitors, names, axe, pictures):
-    look_at(
+    flaws = look_at(
         visitors(theme, width), PAGES[name].format(**names), axe, pictures,
         f"{name}-{theme}-{width}",
     )  # fmt: skip
+
+    assert flaws == []
 
 
 @pytest.mark.lengthy
 @pytest.mark.parametrize(("theme", "width"), OTHER_LOOKS)
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_so_in_its_other_looks(name, theme, width, visitors, names, axe, pictures):
-    look_at(
+    flaws = look_at(
         visitors(theme, width), PAGES[name].format(**names), axe, pictures,
         f"{name}-{theme}-{width}",
     )  # fmt: skip
+
+    assert flaws == []
 
 
 def tile(page, label):
