@@ -74,7 +74,10 @@ class Settings(msgspec.Struct, frozen=True):
     max_update_norm: Annotated[float, Meta(gt=0)] = 100.0
     """Largest Euclidean norm of an update's weight change that is plausible."""
     gate_min_rows: Annotated[int, Meta(ge=0)] = 200
-    """Labelled rows that a candidate is scored on before it is judged; 0 promotes without."""
+    """Labelled rows that a candidate is scored on before it is judged; 0 promotes without.
+
+    An evaluation of fewer rows takes no head back.
+    """
     gate_min_devices: Annotated[int, Meta(ge=1)] = 20
     """Devices that must have scored it: all, where fewer have labels."""
     gate_alpha: Annotated[float, Meta(gt=0, lt=1)] = 0.05

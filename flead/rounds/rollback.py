@@ -165,7 +165,9 @@ def _evaluated_worse(
     cursor: Cursor, head: GlobalModel, good: StoredModel, settings: Settings
 ) -> str | None:
     """Return why a passed evaluation of both on the same window speaks against the head."""
-    losses = promotions.evaluated_losses(cursor, head.version, good.model.version)
+    losses = promotions.evaluated_losses(
+        cursor, head.version, good.model.version, max(settings.gate_min_rows, 1)
+    )
     if losses is None:
         return None
     own, reference = losses

@@ -179,8 +179,13 @@ def prequential_losses(
     return [DeviceLoss(*row) for row in cursor.fetchall()]
 
 
-def evaluated_losses(cursor: Cursor, version: int, reference: int) -> tuple[float, float] | None:
-    """Return the fleet's log loss by two versions in the newest passed evaluation of both."""
+def evaluated_losses(
+    cursor: Cursor, version: int, reference: int, min_rows: int
+) -> tuple[float, float] | None:
+    """Return the fleet's log loss by two versions in the newest passed evaluation of both.
+
+    One of fewer than `min_rows` labelled rows says nothing.
+    """
     cursor.execute(
         """
         SELECT own.log_loss, other.log_loss
@@ -190,9 +195,10 @@ def evaluated_losses(cursor: Cursor, version: int, reference: int) -> tuple[floa
             AND own.window_start = other.window_start AND own.window_end = other.window_end
         WHERE own.device_id = '*' AND own.model_version = %s AND other.model_version = %s
             AND own.log_loss IS NOT NULL AND other.log_loss IS NOT NULL
+            AND least(own.samples, other.samples) >= %s
         ORDER BY own.evaluation_timestamp DESC LIMIT 1
         """,
-        (version, reference),
+        (version, reference, min_rows),
     )
     row = cursor.fetchone()
     return None if row is None else (float(row[0]), float(row[1]))

@@ -377,6 +377,8 @@ class TestEvaluationQuality:
         self, run_dag, known_rollback, database_url, kafka, tmp_path, monkeypatch
     ):
         monkeypatch.setenv("GLOBAL_MODELS_DIR", str(tmp_path))
+        # The evaluated run has a handful.
+        monkeypatch.setenv("FLEAD_GATE_MIN_ROWS", "1")
         with connect(database_url) as connection, connection.cursor() as cursor:
             cursor.execute(
                 "INSERT INTO model_head (feature_schema, version)"

@@ -69,7 +69,7 @@ def messages(federation, start):
     ]
 
 
-def evaluate(federation, hours_apart=0):
+def evaluate(federation, hours_apart=0, rows=30):
     """Store a passed evaluation by which version 2 loses .9 a row, version 1 before it .2."""
     federation.query(
         """
@@ -79,14 +79,15 @@ def evaluate(federation, hours_apart=0):
             log_loss_sum, brier_sum, log_loss
         )
         SELECT
-            version, at, at, '*', 'run', 'evaluated', 'passed', now(), 10, 10,
-            5, 0, 5, 0, 10 * loss, 1, loss
+            version, at, at, '*', 'run', 'evaluated', 'passed', now(), rows, rows,
+            rows, 0, 0, 0, rows * loss, 1, loss
         FROM (
             VALUES (1, .2, now() - make_interval(hours => %s)), (2, .9, now())
-        ) AS scored (version, loss, at)
+        ) AS scored (version, loss, at), (SELECT %s::int AS rows) AS counted
         RETURNING model_version
         """,
         hours_apart,
+        rows,
     )
 
 
@@ -465,6 +466,11 @@ class TestRollback:
             head=2, good=1, reason="evaluated log loss 0.9000 against 0.2000 of its parent"
         )
         assert head(promoted) == 2
+
+    def test_an_evaluation_of_fewer_rows_than_a_gate_asks_for_says_nothing(self, promoted):
+        evaluate(promoted, rows=promoted.settings.gate_min_rows - 1)
+
+        assert worse_by_evaluation(promoted.database_url, promoted.settings) is None
 
     def test_a_head_that_is_named_is_taken_back_once_whoever_asks(self, promoted):
         evaluate(promoted)
