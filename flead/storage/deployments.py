@@ -125,8 +125,8 @@ def mark_posted(cursor: Cursor, job: str) -> None:
     """Record that a job is about to be posted: from now on it may leave state."""
     cursor.execute(
         """
-        UPDATE training_deployments SET posted_at = coalesce(posted_at, now())
-        WHERE kind IN ('submit', 'restore') AND job_id = %s
+        UPDATE training_deployments SET posted_at = now()
+        WHERE kind IN ('submit', 'restore') AND job_id = %s AND posted_at IS NULL
         """,
         (job,),
     )

@@ -125,6 +125,8 @@ def kill_each_phase_of_a_deployment(stack: Stack) -> float:
     # Posted, and not answered yet.
     with frozen(stack.scripts_that_submit()):
         stack.kill_task(DEPLOY, "submit")
+    # The repetition writes that it posts, and then waits for the job to start.
+    stack.wait_for_task(DEPLOY, "submit", "deferred")
     with stack.read_only("training_deployments"):
         stack.kill_task(DEPLOY, "record_active")
     training.finish_deployment(stack.addresses, run, say=lambda _: None)

@@ -174,8 +174,8 @@ class Stack:
         psutil.Process(victim).kill()
         wait_until(lambda: not psutil.pid_exists(victim), f"{task_id} is dead")
 
-    def wait_for_task(self, dag_id: str, task_id: str) -> None:
-        """Wait until a task of the newest run of a DAG has succeeded."""
+    def wait_for_task(self, dag_id: str, task_id: str, *states: str) -> None:
+        """Wait until a task of the newest run of a DAG has succeeded, or is in one of `states`."""
 
         def state() -> str | None:
             [(found,)] = self.query_airflow(
@@ -186,7 +186,8 @@ class Stack:
             )  # fmt: skip
             return found
 
-        wait_until(lambda: state() == "success", f"{task_id} has ended", poll_seconds=0.1)
+        wanted = {"success", *states}
+        wait_until(lambda: state() in wanted, f"{task_id} is one of {wanted}", poll_seconds=0.1)
 
     @contextlib.contextmanager
     def frozen(self, service: str) -> Iterator[None]:
