@@ -9,6 +9,9 @@ When that fails, or takes longer than `FLEAD_JOB_START_SECONDS`, the job is canc
 stopped for it runs again with its own parameters: from the newest checkpoint of the job that failed
 if that one made any, so that no row is trained twice or left out, else from its own savepoint. The
 run has failed all the same, and its last task, `tell`, says why and what runs now.
+What is left empty stays as it is: the features, the hyperparameters that the fleet has now, tuned
+ones included, and the rest of the last deployment; only the time between checkpoints is chosen
+anew.
 Another feature list, or `fresh`, starts from nothing; the newest model of its features, if there is
 one, is sent to the devices again. `resume` takes up what ran when the stack went down, with its
 stored configuration; the other Params are then ignored.
@@ -83,63 +86,68 @@ if SETTINGS.training_cluster is TrainingCluster.KUBERNETES:
     ON_KUBERNETES = {"kubernetes_conn_id": KUBERNETES, "namespace": METADATA.get("namespace")}
     OF_DEPLOYMENT = {"deployment_name": METADATA["name"], **ON_KUBERNETES}
 
+
+def kept(kind: str, at_first: float, description: str, **limits: object) -> Param:
+    """Return a Param that changes nothing when it is left empty."""
+    described = f"{description} Empty: as it is; at first {at_first:g}."
+    return Param(default=None, type=["null", kind], description=described, **limits)
+
+
 PARAMS = {
     "features": Param(
-        DEFAULT.features,
-        type="array",
+        default=None,
+        type=["null", "array"],
         items={"type": "string", "minLength": 1},
         minItems=1,
         uniqueItems=True,
-        description="Features of a row, in order. A list that differs from the last starts fresh.",
+        description="Features of a row, in order. A list that differs from the last starts fresh,"
+        " and what is left empty with it is as at first. Empty: as it is; at first those of the"
+        " simulated fleet.",
     ),
-    "learning_rate": Param(
+    "learning_rate": kept(
+        "number",
         HYPERPARAMETERS.learning_rate,
-        type="number",
+        "Step of the devices' SGD (eta0).",
         exclusiveMinimum=0,
         maximum=10,
-        description="Step of the devices' SGD (eta0).",
     ),
-    "alpha": Param(
-        HYPERPARAMETERS.alpha,
-        type="number",
-        minimum=0,
-        maximum=1,
-        description="Strength of the L2 penalty.",
+    "alpha": kept(
+        "number", HYPERPARAMETERS.alpha, "Strength of the L2 penalty.", minimum=0, maximum=1
     ),
-    "window_rows": Param(
+    "window_rows": kept(
+        "integer",
         HYPERPARAMETERS.window_rows,
-        type="integer",
+        "Rows that close a device's window.",
         minimum=1,
         maximum=10_000,
-        description="Rows that close a device's window.",
     ),
-    "window_seconds": Param(
+    "window_seconds": kept(
+        "number",
         HYPERPARAMETERS.window_seconds,
-        type="number",
+        "Seconds that the oldest row of a window waits before the window closes.",
         exclusiveMinimum=0,
         maximum=86_400,
-        description="Seconds that the oldest row of a window waits before the window closes.",
     ),
-    "local_epochs": Param(
+    "local_epochs": kept(
+        "integer",
         HYPERPARAMETERS.local_epochs,
-        type="integer",
+        "Passes over each window.",
         minimum=1,
         maximum=100,
-        description="Passes over each window.",
     ),
-    "ditto_pull": Param(
+    "ditto_pull": kept(
+        "number",
         HYPERPARAMETERS.ditto_pull,
-        type="number",
+        "How strongly personalized models are pulled to the global one; 0 is not.",
         minimum=0,
         maximum=1,
-        description="How strongly personalized models are pulled to the global one; 0 is not.",
     ),
-    "parallelism": Param(
+    "parallelism": kept(
+        "integer",
         DEFAULT.parallelism,
-        type="integer",
+        "Task slots of Flink that the job takes.",
         minimum=1,
         maximum=MAX_PARALLELISM,
-        description="Task slots of Flink that the job takes.",
     ),
     "checkpoint_interval_seconds": Param(
         default=None,
@@ -155,11 +163,11 @@ PARAMS = {
         description="Devices that the fleet will have, for the time between checkpoints. Empty:"
         " those that an update counted of in the last day.",
     ),
-    "device_ttl_days": Param(
+    "device_ttl_days": kept(
+        "number",
         DEFAULT.device_ttl_days,
-        type="number",
+        "Days without a row after which a device is forgotten, with its models.",
         exclusiveMinimum=0,
-        description="Days without a row after which a device is forgotten, with its models.",
     ),
     "fresh": Param(
         default=False,

@@ -12,8 +12,8 @@ import msgspec
 from airflow.sdk.exceptions import AirflowFailException
 
 from flead.contracts.deployment import TrainingDeployment, checkpoint_interval
-from flead.contracts.messages import Hyperparameters
 from flead.contracts.schema import feature_schema
+from flead.contracts.simulation import FEATURES
 from flead.rounds.lineage import queue_head
 from flead.storage import control, deployments, updates
 from flead.storage.connection import Cursor, connect
@@ -43,8 +43,10 @@ def configuration_of(
 ) -> TrainingDeployment:
     """Make the job's configuration out of the Params of a run and the addresses of today.
 
-    Without a time between checkpoints it is the one for as many devices as the Param says, or else
-    as the database knows to be active.
+    A Param that is empty is as in the deployment before, with the hyperparameters that the fleet
+    has now, tuned ones included; in the first deployment, and in one of other features, it is the
+    default. Without a time between checkpoints it is the one for as many devices as the Param says,
+    or else as the database knows to be active.
 
     Raises
     ------
@@ -53,7 +55,14 @@ def configuration_of(
     ValueError
         When the Flink connection would give secrets away.
     """
-    names = [field.name for field in msgspec.structs.fields(Hyperparameters)]
+    before, known = _before(cursor, params["features"]), control.newest_control(cursor)
+    tuned = known.hyperparameters if before and known else None
+    basis = before or TrainingDeployment(params["features"] or list(FEATURES), bootstrap_servers="")
+
+    def chosen(name: str, otherwise: object) -> object:
+        return otherwise if params[name] is None else params[name]
+
+    hyperparameters = msgspec.structs.asdict(tuned or basis.hyperparameters)
     interval = params["checkpoint_interval_seconds"]
     if interval is None:
         devices = params["devices"] or updates.active_devices(cursor)
@@ -61,16 +70,24 @@ def configuration_of(
         logger.info("A checkpoint every %g s, for %s devices", interval, f"{devices:,}")
     return msgspec.convert(
         {
-            "features": params["features"],
-            "hyperparameters": {name: params[name] for name in names},
-            "parallelism": params["parallelism"],
+            "features": basis.features,
+            "hyperparameters": {name: chosen(name, now) for name, now in hyperparameters.items()},
+            "parallelism": chosen("parallelism", basis.parallelism),
             "checkpoint_interval_seconds": interval,
-            "device_ttl_days": params["device_ttl_days"],
+            "device_ttl_days": chosen("device_ttl_days", basis.device_ttl_days),
             "bootstrap_servers": servers.bootstrap_servers,
             "kafka": flink_kafka_properties(flink.connection),
         },
         TrainingDeployment,
     )
+
+
+def _before(cursor: Cursor, features: list[str] | None) -> TrainingDeployment | None:
+    """Return the configuration that ran last, unless other features are asked for."""
+    newest = deployments.last_that_ran(cursor)
+    if newest is None or (features and features != newest.configuration.features):
+        return None
+    return newest.configuration
 
 
 def find_running_job(
@@ -112,7 +129,8 @@ def open_new(
     """Open an attempt of a new deployment, which continues from the state of the one before it.
 
     Its hyperparameters, and the newest model of its features if the devices could not find it, are
-    queued for the fleet in the same transaction, once for each attempt.
+    queued for the fleet in the same transaction, once for each attempt. Where the fleet has these
+    hyperparameters already, devices that go on keep their own rates.
 
     Parameters
     ----------
@@ -141,7 +159,11 @@ def open_new(
         submission = _open(cursor, flink, deployment_id, configuration, restored_from)
         if submission.job_id not in opened_before:
             queue_head(cursor, configuration.features)
-            control.queue_hyperparameters(cursor, configuration.hyperparameters)
+            known, wanted = control.newest_control(cursor), configuration.hyperparameters
+            goes_on = known and restored_from and known.hyperparameters == wanted
+            control.queue_hyperparameters(
+                cursor, wanted, unchanged_since=known.unchanged_since if known and goes_on else None
+            )
         return submission
 
 

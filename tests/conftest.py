@@ -20,8 +20,8 @@ from flead.messaging import client
 from flead.stack.addresses import Addresses
 from flead.stack.home import CHECKOUT, Home
 
-# Servers of tests end before the code of HotSpot's second compiler pays for its making.
-SHORT_LIVED_JVMS = {"_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1"}
+# JVMs of tests end before the code of HotSpot's second compiler pays for its making.
+os.environ["_JAVA_OPTIONS"] = "-XX:TieredStopAtLevel=1"
 # Evaluations on Spark would take a core from the tests of training; they have tests of their own.
 NO_EVALUATIONS = {"FLEAD_EVALUATION_MIN_ROWS": "1000000000"}
 
@@ -33,7 +33,7 @@ def run_flead(home: Home, *arguments: str) -> "subprocess.CompletedProcess[str]"
     }
     return subprocess.run(
         [home.python("tools"), "-m", "flead.cli", *arguments],
-        env=NO_EVALUATIONS | environment | home.variables | SHORT_LIVED_JVMS,
+        env=NO_EVALUATIONS | environment | home.variables,
         capture_output=True,
         text=True,
         check=False,

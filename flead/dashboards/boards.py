@@ -18,7 +18,7 @@ from grafana_foundation_sdk.models.dashboard import (
 from flead.dashboards.queries import SOURCE, Events, sql
 
 TAG: Final = "flead"
-AIRFLOW: Final = "http://localhost:8080"
+AIRFLOW: Final = "http://127.0.0.1:8080"
 FLEET_PAGES: Final = "${airflow}/flead/"
 DEVICE_DASHBOARD: Final = "flead-device-performance"
 DEVICE_LINK: Final = (

@@ -66,7 +66,8 @@ def tuning() -> Dashboard:
             rows(
                 "tuning/current",
                 "Hyperparameters by the newest decision",
-                "What the fleet trains with, and trained with before.",
+                "What the fleet has trained with since, and trained with before. A deployment with other"
+                " hyperparameters is no decision.",
                 [
                     Column("hyperparameter", "Hyperparameter"),
                     Column("value", "Value", "none"),

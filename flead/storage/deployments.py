@@ -248,9 +248,14 @@ def resumable(cursor: Cursor) -> Attempt | None:
     None after a stop for good. Failed attempts are passed over: a deployment that could not be
     resumed is still the one to resume.
     """
-    cursor.execute(f"{_SELECT} AND status NOT IN ('failed', 'superseded') ORDER BY id DESC LIMIT 1")
-    newest = _one(cursor)
+    newest = last_that_ran(cursor)
     return None if newest is None or newest.status is AttemptStatus.STOPPED else newest
+
+
+def last_that_ran(cursor: Cursor) -> Attempt | None:
+    """Return the newest attempt that neither failed nor was superseded."""
+    cursor.execute(f"{_SELECT} AND status NOT IN ('failed', 'superseded') ORDER BY id DESC LIMIT 1")
+    return _one(cursor)
 
 
 def expected(cursor: Cursor) -> Attempt | None:

@@ -14,6 +14,7 @@ import yaml
 
 from flead.contracts.deployment import TrainingDeployment
 from flead.contracts.topics import KEYED_PARTITIONS, LAYOUTS
+from flead.dashboards import boards
 from flead.settings import Settings
 from flead.stack import flink, kafka, postgres, provisioning, spark
 from flead.stack.addresses import Addresses
@@ -476,6 +477,12 @@ def test_spark_gets_the_environment_properties_and_jars_of_the_embedded_one(serv
     }  # fmt: skip
     jars = {f"/opt/flead/jars/spark/{jar.file_name}" for jar in locked_jars("spark")}
     assert set(found["conf"]["spark.jars"].split(",")) == jars
+
+
+def test_links_of_dashboards_lead_to_the_host_of_airflows_login(services):
+    address = services["airflow-api-server"]["environment"]["AIRFLOW__API__BASE_URL"]
+
+    assert address == boards.AIRFLOW
 
 
 def test_commands_of_airflow_are_those_of_the_embedded_stack(services):

@@ -20,6 +20,7 @@ from flead.contracts.messages import (
     TrainingControl,
 )
 from flead.contracts.schema import feature_schema, input_names
+from flead.contracts.simulation import FEATURES
 from flead.storage import control, deployments, models, outbox
 from flead.storage.connection import connect
 from flead.storage.deployments import AttemptStatus
@@ -76,6 +77,7 @@ CONFIGURATION = TrainingDeployment(
     kafka={"security.protocol": "PLAINTEXT"},
 )
 SAVEPOINT = "file:/savepoints/savepoint-1"
+EMPTY = dict.fromkeys(PARAMS) | {"fresh": False, "resume": False}
 
 
 @pytest.fixture
@@ -124,6 +126,10 @@ def retain(flink_hook):
         return path.as_uri()
 
     return lay_out
+
+
+def configured(submission):
+    return msgspec.json.decode(submission.arguments[1], type=TrainingDeployment)
 
 
 def attempts(servers):
@@ -230,8 +236,48 @@ class TestNewDeployment:
     def test_without_an_interval_it_is_chosen_for_the_fleet(self, deploy, devices, seconds):
         submission = deploy("a", checkpoint_interval_seconds=None, devices=devices)
 
-        configuration = msgspec.json.decode(submission.arguments[1], type=TrainingDeployment)
-        assert configuration.checkpoint_interval_seconds == seconds
+        assert configured(submission).checkpoint_interval_seconds == seconds
+
+    def test_the_first_with_empty_params_has_the_defaults(self, deploy):
+        configuration = configured(deploy("a", **EMPTY))
+
+        assert configuration.features == list(FEATURES)
+        assert configuration.hyperparameters == Hyperparameters()
+        assert (configuration.parallelism, configuration.device_ttl_days) == (2, 30.0)
+
+    def test_with_empty_params_changes_nothing_but_what_is_given(self, servers, deploy):
+        first = deploy("a")
+        tuned = msgspec.structs.replace(CONFIGURATION.hyperparameters, learning_rate=0.75)
+        with connect(servers.database_url) as connection, connection.cursor() as cursor:
+            revision = control.queue_hyperparameters(cursor, tuned).revision
+
+        given = EMPTY | {"parallelism": 4}
+        second = deploy("b", stopped_job=first.job_id, savepoint=SAVEPOINT, **given)
+
+        assert configured(second) == msgspec.structs.replace(
+            CONFIGURATION, hyperparameters=tuned, parallelism=4, checkpoint_interval_seconds=5.0
+        )
+        assert second.savepoint_path == SAVEPOINT
+        # Devices that have trained with these hyperparameters keep their own rates.
+        assert queued_controls(servers)[-1] == TrainingControl(
+            revision + 1, tuned, fleet_revision=revision
+        )
+
+    def test_with_empty_params_follows_what_ran_not_what_failed(self, servers, flink_hook, deploy):
+        first = deploy("a")
+        failed = deploy("b", stopped_job=first.job_id, savepoint=SAVEPOINT, device_ttl_days=1)
+        record_failure(servers.database_url, flink_hook, failed.job_id, "too late")
+
+        assert configured(deploy("c", **EMPTY)).device_ttl_days == 7
+
+    def test_with_empty_params_and_other_features_has_the_defaults(self, servers, deploy):
+        first = deploy("a")
+
+        other = EMPTY | {"features": ["pressure"]}
+        second = configured(deploy("b", stopped_job=first.job_id, savepoint=SAVEPOINT, **other))
+
+        assert (second.features, second.hyperparameters) == (["pressure"], Hyperparameters())
+        assert (second.parallelism, second.device_ttl_days) == (2, 30.0)
 
     def test_opened_twice_is_one_attempt(self, servers, deploy):
         assert deploy("a") == deploy("a")
