@@ -24,7 +24,8 @@ from typing import Any
 from airflow.sdk import Param, dag, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from flead.health.healing import DEPLOYMENT_LIMIT
+from flead.health.healing import deployment_limit
+from flead.settings import Settings
 from flead_airflow.defaults import task_defaults
 from flead_airflow.preparing import create_topics, migrate
 from flead_airflow.streams import WaitForStreamOperator
@@ -107,7 +108,7 @@ def submit(configuration: dict[str, Any]) -> str:
     schedule=None,
     catchup=False,
     max_active_runs=1,
-    dagrun_timeout=DEPLOYMENT_LIMIT,
+    dagrun_timeout=deployment_limit(Settings.from_environment()),
     params=PARAMS,
     tags=["flead", "analysis"],
     doc_md=__doc__,

@@ -38,6 +38,9 @@ stored configuration; the other Params are then ignored.
   Kafka and are trained afterwards. `monitor_training` tries again, further and further apart.
 * **A person marked `submit` as failed, or cleared it.** The job is cancelled in Flink (the log of
   the trigger says so), and what ran before is restored.
+* **The run was marked as failed, or took longer than it may.** Airflow skips the tasks that restore.
+  Within minutes `monitor_training` finds the job that was cancelled with it absent and takes up what
+  was to be deployed; when that does not start either, what it replaced comes back.
 * **`submit` refuses a job that is over.** It was cleared after another deployment had taken its
   place. Trigger a new run.
 * **`open_attempt` refuses because a job runs.** A task was cleared after this deployment had ended
@@ -57,7 +60,7 @@ from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
 from flead.contracts.deployment import MAX_PARALLELISM, TrainingDeployment
 from flead.contracts.simulation import FEATURES
-from flead.health.healing import DEPLOYMENT_LIMIT
+from flead.health.healing import deployment_limit
 from flead.settings import Settings, TrainingCluster
 from flead_airflow import connections
 from flead_airflow.defaults import task_defaults
@@ -372,7 +375,7 @@ def cancel_failed_job(job_id: Any) -> Any:
     schedule=None,
     catchup=False,
     max_active_runs=1,
-    dagrun_timeout=DEPLOYMENT_LIMIT,
+    dagrun_timeout=deployment_limit(SETTINGS),
     params=PARAMS,
     tags=["flead", "training"],
     doc_md=__doc__,

@@ -15,10 +15,10 @@ from confluent_kafka import KafkaException
 from flead.contracts.topics import DEAD_LETTERS, Topic
 from flead.health.healing import (
     ATTEMPTS_WINDOW,
-    DEPLOYMENT_LIMIT,
     LONGEST_GAP,
     Step,
     dead_parts,
+    deployment_limit,
     next_step,
     overdue_parts,
     verdict_of,
@@ -62,13 +62,14 @@ logger = logging.getLogger(__name__)
 class Finding(msgspec.Struct, frozen=True):
     """What a reading amounts to, the rules that it breaks, what is done about each dead part.
 
-    `overdue` are parts with a deployment under way that is waited for no more.
+    `overdue` are parts with a deployment under way that is waited for no more, after `limit`.
     """
 
     verdict: Verdict
     breaches: list[Breach]
     steps: dict[Part, Step]
     overdue: list[Part]
+    limit: timedelta
 
     @property
     def healing(self) -> list[Part]:
@@ -86,7 +87,7 @@ class Finding(msgspec.Struct, frozen=True):
         done = [f"{part} {said[step]}" for part, step in self.steps.items()]
         if self.breaches:
             done += [
-                f"its deployment is under way for longer than {DEPLOYMENT_LIMIT}: {part} may wait"
+                f"its deployment is under way for longer than {self.limit}: {part} may wait"
                 " for a paused DAG"
                 for part in self.overdue
             ]
@@ -132,10 +133,11 @@ def check(
         return None
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
         back = looked_back(reading, settings)
+        limit = deployment_limit(settings)
         if deploying:
-            back = max(back, DEPLOYMENT_LIMIT + LONGEST_GAP)
+            back = max(back, limit + LONGEST_GAP)
         earlier = health.readings_since(cursor, reading.created_at - back, dag_run_id)
-        overdue = overdue_parts(reading, earlier)
+        overdue = overdue_parts(reading, earlier, settings)
         awaited = [part for part in deploying if part not in overdue]
         breaches = judge(msgspec.structs.replace(reading, deploying=awaited), earlier, settings)
         steps = {}
@@ -143,7 +145,8 @@ def check(
             since = reading.created_at - ATTEMPTS_WINDOW
             attempts = health.healings_since(cursor, part, since, dag_run_id)
             steps[part] = next_step(attempts, reading.created_at, settings)
-        finding = Finding(verdict_of(breaches, steps, awaited), breaches, steps, overdue)
+        verdict = verdict_of(breaches, steps, awaited)
+        finding = Finding(verdict, breaches, steps, overdue, limit)
         health.replace_reading(
             cursor, dag_run_id, reading, finding.verdict, breaches, finding.healing
         )
@@ -216,9 +219,10 @@ def _of_training(attempt: Attempt, flink: FlinkRestHook, settings: Settings) -> 
 def _of_job(attempt: Attempt, flink: FlinkRestHook, settings: Settings) -> dict[str, Any]:
     job_id = attempt.job_id
     job = flink.find_job(job_id)
-    # Flink remembers for an hour what FLEAD has stopped: nobody else has ended it
-    is_suspended = attempt.status is AttemptStatus.SUSPENDED
-    if job is None or (job.state.ended and is_suspended):
+    # Flink remembers for an hour what FLEAD itself has ended: a job that it stopped, or one whose
+    # deployment was cut off before it could write so
+    has_started = attempt.status is AttemptStatus.ACTIVE
+    if job is None or (job.state.ended and not has_started):
         return {"job_state": JOB_ABSENT}
     checkpoints = flink.checkpoints(job_id)
     completed = checkpoints.latest.completed

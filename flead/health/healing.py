@@ -9,8 +9,8 @@ from flead.health.readings import Breach, Part, Reading, Verdict
 from flead.settings import Settings
 
 ATTEMPTS_WINDOW: Final = timedelta(hours=1)
-DEPLOYMENT_LIMIT: Final = timedelta(hours=1)
-"""When Airflow ends a run that deploys; one that is under way for longer waits in a paused DAG."""
+DEPLOYMENT_SECONDS: Final = 3_000.0
+"""Of a run that deploys, for all but the two jobs that may have to start."""
 LONGEST_GAP: Final = timedelta(minutes=5)
 """Between two readings of one deployment; there are none while Airflow is down."""
 DEAD: Final = {
@@ -36,18 +36,28 @@ def dead_parts(breaches: Iterable[Breach]) -> list[Part]:
     return [part for part in Part if part in found]
 
 
-def overdue_parts(reading: Reading, earlier: Sequence[Reading]) -> list[Part]:
+def deployment_limit(settings: Settings) -> timedelta:
+    """Return when Airflow ends a run that deploys: an hour, or more for jobs that start slowly.
+
+    The job that is deployed and the one that is restored in its place each have their time to
+    start. A run that is under way for longer waits in a paused DAG.
+    """
+    return timedelta(seconds=DEPLOYMENT_SECONDS + 2 * settings.job_start_seconds)
+
+
+def overdue_parts(reading: Reading, earlier: Sequence[Reading], settings: Settings) -> list[Part]:
     """Return the parts with a deployment under way for so long that it is waited for no more.
 
     Parameters
     ----------
     earlier
-        Readings before it, oldest first, over `DEPLOYMENT_LIMIT` and `LONGEST_GAP` at least.
+        Readings before it, oldest first, over `deployment_limit` and `LONGEST_GAP` at least.
     """
+    limit = deployment_limit(settings)
     return [
         part
         for part in reading.deploying
-        if reading.created_at - _deploying_since(part, reading, earlier) > DEPLOYMENT_LIMIT
+        if reading.created_at - _deploying_since(part, reading, earlier) > limit
     ]
 
 

@@ -1,14 +1,14 @@
 """The stream analysis of the embedded stack, across a stop and a start."""
 
+from flead.settings import Settings
 from flead.stack.addresses import Addresses
 from flead.stack.airflow_rest import AirflowClient
-from flead.stack.training import Say
+from flead.stack.training import PREPARING_SECONDS, Say
 from flead.storage import stream_deployments
 from flead.storage.connection import connect
 from flead.storage.migrations import migrate
 
 DEPLOY_DAG = "deploy_stream_analysis"
-DEPLOY_SECONDS = 600.0
 
 
 def resume(addresses: Addresses, say: Say) -> None:
@@ -36,4 +36,5 @@ def deploy(addresses: Addresses, params: dict[str, object], say: Say) -> None:
     """
     with AirflowClient.of(addresses) as airflow:
         run_id = airflow.trigger(DEPLOY_DAG, params)
-        airflow.wait(DEPLOY_DAG, run_id, DEPLOY_SECONDS, on_progress=say)
+        seconds = PREPARING_SECONDS + Settings.from_environment().job_start_seconds
+        airflow.wait(DEPLOY_DAG, run_id, seconds, on_progress=say)

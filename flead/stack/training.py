@@ -6,6 +6,7 @@ from collections.abc import Callable
 from flead.contracts.deployment import TRAINING_GROUP
 from flead.contracts.topics import Topic
 from flead.messaging.lag import consumer_lag
+from flead.settings import Settings
 from flead.stack.addresses import Addresses
 from flead.stack.airflow_rest import AirflowClient
 from flead.stack.flink_rest import FlinkClient
@@ -16,14 +17,22 @@ from flead.storage.deployments import Attempt
 from flead.storage.migrations import is_migrated, migrate
 
 DEPLOY_DAG = "deploy_training"
-DEPLOY_SECONDS = 900.0
-"""Enough for a job that does not start and for the one before it, which is restored."""
+PREPARING_SECONDS = 300.0
+"""Of a deployment, for all but what has to start."""
 READING_SECONDS = 20.0
 """How long a job may get no nearer to the end of its topic before it is replaced all the same."""
 READING_POLL_SECONDS = 0.5
 RUNNING = "RUNNING"
 
 Say = Callable[[str], None]
+
+
+def deploy_seconds() -> float:
+    """Return how long a run of `deploy_training` is waited for.
+
+    A job that does not start has its time, and the one before it, which is restored.
+    """
+    return PREPARING_SECONDS + 2 * Settings.from_environment().job_start_seconds
 
 
 def suspend(addresses: Addresses, say: Say, reason: str, deployment_id: str | None = None) -> None:
@@ -177,7 +186,7 @@ def finish_deployment(addresses: Addresses, run_id: str, say: Say) -> Attempt:
         When no job is active after it.
     """
     with AirflowClient.of(addresses) as airflow:
-        airflow.wait(DEPLOY_DAG, run_id, DEPLOY_SECONDS, on_progress=say)
+        airflow.wait(DEPLOY_DAG, run_id, deploy_seconds(), on_progress=say)
     with connect(addresses.database_url) as connection, connection.cursor() as cursor:
         attempt = deployments.active(cursor)
     if attempt is None:
@@ -199,4 +208,4 @@ def settle_deployment(addresses: Addresses, run_id: str, say: Say) -> None:
         if airflow.has_ended(DEPLOY_DAG, run_id):
             return
         say(f"waiting for the end of {DEPLOY_DAG}, to stop its job")
-        airflow.wait(DEPLOY_DAG, run_id, DEPLOY_SECONDS)
+        airflow.wait(DEPLOY_DAG, run_id, deploy_seconds())

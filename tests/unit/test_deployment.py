@@ -8,6 +8,7 @@ from flead.contracts.deployment import (
     checkpoint_interval,
 )
 from flead.settings import Settings
+from flead.stack.training import deploy_seconds
 
 WRITE_SECONDS_A_DEVICE = 12.683 / 240_700
 """As measured on two cores, with 240,700 devices."""
@@ -39,3 +40,9 @@ def test_the_first_checkpoint_comes_while_a_deployment_waits_for_it():
 
 def test_a_checkpoint_of_a_fifth_of_the_interval_is_not_put_off():
     assert pytest.approx(1.0 - 1.0 / 5.0) == CHECKPOINT_PAUSE
+
+
+def test_a_deployment_is_waited_for_while_two_jobs_start(monkeypatch):
+    assert deploy_seconds() == 900
+    monkeypatch.setenv("FLEAD_JOB_START_SECONDS", "1200")
+    assert deploy_seconds() == 300 + 2 * 1200

@@ -4,7 +4,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from flead.health.healing import Step, dead_parts, next_step, overdue_parts, verdict_of
+from flead.health.healing import (
+    Step,
+    dead_parts,
+    deployment_limit,
+    next_step,
+    overdue_parts,
+    verdict_of,
+)
 from flead.health.readings import Breach, Part, Reading, Verdict
 from flead.settings import Settings
 
@@ -54,13 +61,13 @@ def test_only_what_is_dead_is_deployed_again():
     assert dead_parts([breach(rule) for rule in left_alone]) == []
 
 
-def overdue(*deploying, minutes_apart=1):
+def overdue(*deploying, minutes_apart=1, settings=SETTINGS):
     """Judge the last of readings that are some minutes apart, of what each saw being deployed."""
     *earlier, newest = [
         Reading(created_at=NOW + timedelta(minutes=minutes_apart * number), deploying=parts)
         for number, parts in enumerate(deploying)
     ]
-    return overdue_parts(newest, earlier)
+    return overdue_parts(newest, earlier, settings)
 
 
 def test_a_deployment_is_waited_for_as_long_as_its_run_may_take():
@@ -69,6 +76,16 @@ def test_a_deployment_is_waited_for_as_long_as_its_run_may_take():
     assert overdue(*[training] * 62) == training
     assert overdue(*[training] * 31, [], *[training] * 31) == []
     assert overdue(*[training] * 31, *[both] * 31) == training
+
+
+def test_a_deployment_of_jobs_that_start_slowly_is_waited_for_longer():
+    assert deployment_limit(SETTINGS) == timedelta(hours=1)
+    # 50 minutes, and twice 20 for the new job and the one that is restored
+    slow = Settings(job_start_seconds=1_200.0)
+    assert deployment_limit(slow) == timedelta(minutes=90)
+    training = [Part.TRAINING]
+    assert overdue(*[training] * 91, settings=slow) == []
+    assert overdue(*[training] * 92, settings=slow) == training
 
 
 def test_of_a_deployment_before_airflow_was_down_nothing_is_known():

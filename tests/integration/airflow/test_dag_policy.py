@@ -117,6 +117,16 @@ def test_a_file_that_does_not_import_or_holds_no_dag_is_told(tmp_path):
     assert violations(empty) == ["empty.py: defines no DAG"]
 
 
+@pytest.mark.parametrize("dag_id", ["deploy_training", "deploy_stream_analysis"])
+def test_a_run_that_deploys_has_the_time_that_jobs_need_to_start(dag_id, monkeypatch):
+    def limit():
+        return DagBag(str(CHECKOUT / "dags" / f"{dag_id}.py")).dags[dag_id].dagrun_timeout
+
+    assert limit() == timedelta(hours=1)
+    monkeypatch.setenv("FLEAD_JOB_START_SECONDS", "1200")
+    assert limit() == timedelta(minutes=50 + 2 * 20)
+
+
 def test_containers_give_no_task_to_a_second_worker_before_its_time_is_over():
     worker = compose.read({})["services"]["airflow-worker"]["environment"]
     seconds = worker["AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT"]

@@ -27,12 +27,14 @@ from flead.messaging.topics import create_topics
 from flead.settings import Settings
 from flead.storage import deployments, offsets, stream_deployments
 from flead.storage.connection import connect
+from flead.storage.deployments import AttemptStatus
 from flead.storage.health import replace_reading
 from flead.storage.migrations import is_migrated, migrate
 from flead.storage.progress import database_time
 from flead.storage.stream_batches import CONSUMER
 from flead_airflow import health
 from flead_airflow.connections import Servers
+from flead_airflow.deployments import open_resumed
 from flead_airflow.flink.hook import FlinkRestHook
 from flead_airflow.notifying import LogNotifier, health_notifier
 
@@ -180,6 +182,52 @@ class TestReadingOfTheJob:
 
         assert finding.breaches[0] == Breach("job_absent", "ABSENT", "RUNNING")
         assert rows(servers, "job_id", "healing") == [(deployed.job_id, ["training"])]
+
+    def test_that_was_ended_with_its_deployment_goes_on_from_the_state_that_it_left(
+        self, check, flink_hook, deployed, tiny_job, servers
+    ):
+        with connect(servers.database_url) as connection, connection.cursor() as cursor:
+            deployments.mark_replaced(cursor, deployed.job_id, "new", "file:///before", None)
+            cut_off = deployments.open_attempt(
+                cursor, "new", deployed.configuration, "file:///before"
+            )
+            deployments.mark_posted(cursor, cut_off.job_id)
+        flink_hook.run_python_job(cut_off.job_id, tiny_job)
+        wait_for(lambda: flink_hook.checkpoints(cut_off.job_id).latest.completed)
+        flink_hook.cancel(cut_off.job_id)
+        wait_for(lambda: flink_hook.job(cut_off.job_id).state.ended)
+
+        under_way = check("run-1", deploying=[Part.TRAINING])
+        finding = check("run-2")
+        submission = open_resumed(servers, flink_hook)
+
+        assert under_way.verdict is Verdict.DEPLOYING
+        assert finding.breaches[0] == Breach("job_absent", "ABSENT", "RUNNING")
+        assert (finding.verdict, finding.healing) == (Verdict.HEALING, [Part.TRAINING])
+        with connect(servers.database_url) as connection, connection.cursor() as cursor:
+            healed, failed, _ = deployments.newest_attempts(cursor)
+        assert (healed.job_id, healed.deployment_id) == (submission.job_id, "new")
+        assert f"/{cut_off.job_id}/chk-" in submission.savepoint_path
+        assert failed.status is AttemptStatus.FAILED
+        assert failed.savepoint_path == submission.savepoint_path
+
+    def test_that_was_ended_before_its_first_checkpoint_goes_on_from_what_it_replaced(
+        self, check, flink_hook, deployed, tiny_job, servers, tmp_path
+    ):
+        with connect(servers.database_url) as connection, connection.cursor() as cursor:
+            deployments.mark_replaced(cursor, deployed.job_id, "new", "file:///before", None)
+            cut_off = deployments.open_attempt(
+                cursor, "new", deployed.configuration, "file:///before"
+            )
+            deployments.mark_posted(cursor, cut_off.job_id)
+        flink_hook.run_python_job(cut_off.job_id, tiny_job, ["--wait-for", str(tmp_path / "never")])
+        flink_hook.cancel(cut_off.job_id)
+        wait_for(lambda: flink_hook.job(cut_off.job_id).state.ended)
+
+        assert check("run-1").healing == [Part.TRAINING]
+        submission = open_resumed(servers, flink_hook)
+        assert submission.job_id != cut_off.job_id
+        assert submission.savepoint_path == "file:///before"
 
     def test_that_restarts_again_and_again_is_found(self, check, flink_hook, deployed, tiny_job):
         flink_hook.run_python_job(deployed.job_id, tiny_job, ["--break-at", "5"])
