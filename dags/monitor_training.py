@@ -5,13 +5,14 @@
 does not know the job, or FLEAD has ended it and it should run again; the driver of the stream has
 failed or died) is deployed again from where it was: `heal_training` and `heal_stream` trigger a run
 of the DAG that deploys it, with `resume`. That is done `FLEAD_HEALING_ATTEMPTS_PER_HOUR` times at
-most, further and further apart. While a deployment is under way, for an hour at most, its part is
-read and not judged. Each failed task is told to the notifier that `FLEAD_HEALTH_NOTIFIER` names;
-the limits are the settings `FLEAD_HEALTH_...`.
+most, further and further apart; an attempt that could not be triggered is taken back and does not
+count. While a deployment is under way, for as long as its run may take, its part is read and not
+judged. Each failed task is told to the notifier that `FLEAD_HEALTH_NOTIFIER` names; the limits are
+the settings `FLEAD_HEALTH_...`.
 
 ## Triage
 * **Runs end as skipped.** Nothing is deployed, or a deployment is under way: `training_health` has
-  the verdict `deploying`. One that stays queued, because its DAG is paused, is waited for an hour.
+  the verdict `deploying`. One that stays queued, because its DAG is paused, is waited for as long.
 * **`heal_training`, `heal_stream` failed: the DAG is paused.** Unpause it; the next run heals.
 * **`job_absent`, `job_failed`.** Look at the run of `deploy_training` that `heal_training` has
   triggered. Why the job failed is on its page in Flink, and in the log of the TaskManager.
@@ -87,6 +88,14 @@ def judge(ti: RuntimeTaskInstanceProtocol) -> None:
         raise AirflowFailException(message)
 
 
+@task(trigger_rule="one_failed", on_failure_callback=None)
+def take_back(part: str, run_id: str) -> None:
+    """Let an attempt to heal that could not be triggered not count; its failure is told already."""
+    from flead_airflow.health import take_back as take
+
+    take(connections.servers().database_url, run_id, Part(part))
+
+
 @dag(
     schedule="* * * * *",
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
@@ -106,8 +115,8 @@ def judge(ti: RuntimeTaskInstanceProtocol) -> None:
 )
 def monitor_training() -> None:
     """Read, then judge and heal."""
-    heal = [
-        TriggerDagRunOperator(
+    heal = {
+        part: TriggerDagRunOperator(
             task_id=f"heal_{part}",
             trigger_dag_id=dag_id,
             # The same each time that the task runs, and so is what it triggers.
@@ -119,8 +128,10 @@ def monitor_training() -> None:
             conf={"resume": True},
         )
         for part, dag_id in DEPLOYED_BY.items()
-    ]
-    read() >> [judge(), *heal]
+    }
+    read() >> [judge(), *heal.values()]
+    for part, triggered in heal.items():
+        triggered >> take_back.override(task_id=f"take_back_{part}")(part.value)
 
 
 monitor_training()

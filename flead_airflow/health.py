@@ -154,6 +154,13 @@ def check(
     return finding
 
 
+def take_back(database_url: str, dag_run_id: str, part: Part) -> None:
+    """Let the attempt of a run to heal a part, which could not be triggered, not count."""
+    with connect(database_url) as connection, connection.cursor() as cursor:
+        health.take_back_healing(cursor, dag_run_id, part)
+    logger.warning("The deployment of %s was not triggered: the next reading tries again", part)
+
+
 def take_reading(
     servers: Servers,
     flink: FlinkRestHook,

@@ -62,3 +62,20 @@ def healings_since(cursor: Cursor, part: Part, since: datetime, dag_run_id: str)
         (since, dag_run_id, part.value),
     )
     return [at for (at,) in cursor.fetchall()]
+
+
+def take_back_healing(cursor: Cursor, dag_run_id: str, part: Part) -> None:
+    """Let a part not have been set going again by a DAG run; without another it only was broken."""
+    cursor.execute(
+        """
+        UPDATE training_health
+        SET
+            healing = array_remove(healing, %(part)s),
+            verdict = CASE
+                WHEN verdict = 'healing' AND array_remove(healing, %(part)s) = '{}' THEN 'breached'
+                ELSE verdict
+            END
+        WHERE dag_run_id = %(run)s
+        """,
+        {"part": part.value, "run": dag_run_id},
+    )

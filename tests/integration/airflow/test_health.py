@@ -412,7 +412,9 @@ class TestDag:
             "read": "success",
             "judge": "success",
             "heal_training": "skipped",
+            "take_back_training": "skipped",
             "heal_stream": "skipped",
+            "take_back_stream": "skipped",
         }
         assert rows(servers, "verdict", "reasons") == [("healthy", [])]
 
@@ -430,7 +432,9 @@ class TestDag:
             "read": "success",
             "judge": "failed",
             "heal_training": "success",
+            "take_back_training": "skipped",
             "heal_stream": "skipped",
+            "take_back_stream": "skipped",
         }
         assert msgspec.json.decode(told.read_bytes()) == [
             "judge",
@@ -447,18 +451,26 @@ class TestDag:
         assert self.states(meanwhile)["heal_training"] == "skipped"
         assert rows(servers, "verdict") == [("healing",), ("deploying",)]
 
-    def test_of_a_job_whose_deployment_is_paused_says_so_and_triggers_nothing(
-        self, run_dag, servers, deployed
+    def test_of_a_job_whose_deployment_is_paused_says_so_and_heals_once_it_is_not(
+        self, run_dag, servers, deployed, monkeypatch
     ):
+        monkeypatch.setenv("FLEAD_HEALING_ATTEMPTS_PER_HOUR", "1")
         pause(paused=True)
 
-        run = run_dag()
-
-        assert self.states(run)["heal_training"] == "failed"
+        for _ in range(2):
+            run = run_dag()
+            assert self.states(run)["heal_training"] == "failed"
+            assert self.states(run)["take_back_training"] == "success"
         with create_session() as session:
             assert not list(
                 session.scalars(select(DagRun).where(DagRun.dag_id == "deploy_training"))
             )
+        assert rows(servers, "verdict", "healing") == [("breached", [])] * 2
+
+        pause(paused=False)
+
+        assert self.states(run_dag())["heal_training"] == "success"
+        assert rows(servers, "verdict", "healing")[-1] == ("healing", ["training"])
 
     def test_brings_a_job_that_has_failed_back_from_its_newest_checkpoint(
         self, run_dag, servers, flink_hook, tiny_job, monkeypatch, tmp_path

@@ -111,6 +111,26 @@ def test_what_was_set_going_again_is_counted_by_part_and_but_for_that_of_the_run
     assert minutes(Part.STREAM) == [1, 2]
 
 
+def test_what_could_not_be_set_going_again_is_taken_back_and_counts_no_more(cursor):
+    store(cursor, "alone", READING, Verdict.HEALING, DEAD, [Part.TRAINING])
+    store(cursor, "both", later(READING, 1), Verdict.HEALING, DEAD, list(Part))
+    store(cursor, "asked", later(READING, 2), Verdict.EXHAUSTED, DEAD, [Part.TRAINING])
+    store(cursor, "other", later(READING, 3), Verdict.HEALING, DEAD, [Part.TRAINING])
+
+    for run in ("alone", "both", "asked", "asked"):
+        health.take_back_healing(cursor, run, Part.TRAINING)
+
+    cursor.execute("SELECT verdict, healing FROM training_health ORDER BY created_at")
+    assert cursor.fetchall() == [
+        ("breached", []),
+        ("healing", ["stream"]),
+        ("exhausted", []),
+        ("healing", ["training"]),
+    ]
+    counted = health.healings_since(cursor, Part.TRAINING, START, "run")
+    assert counted == [later(READING, 3).created_at]
+
+
 @pytest.mark.parametrize(
     ("verdict", "breaches", "healing"),
     [
