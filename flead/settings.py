@@ -162,7 +162,7 @@ class Settings(msgspec.Struct, frozen=True):
     """How long it waits; then it is rejected."""
     health_window_seconds: Annotated[float, Meta(gt=0)] = 600.0
     """How far back the health gate looks for restarts and for failed checkpoints."""
-    health_checkpoint_age_seconds: Annotated[float, Meta(gt=0)] = 60.0
+    health_checkpoint_age_seconds: Annotated[float, Meta(gt=0)] = 45.0
     """Longest time since a checkpoint completed; three intervals, where these are longer."""
     health_failed_checkpoints: Annotated[int, Meta(ge=0)] = 5
     """Checkpoints that may fail within the window."""

@@ -5,7 +5,6 @@ What may happen for a moment on a healthy system is judged over several readings
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from itertools import pairwise
 from typing import Final
 
 from flead.health.readings import JOB_ABSENT, JOB_RUNNING, STREAM_LOST, Breach, Part, Reading
@@ -25,7 +24,7 @@ STREAM_RULES: Final = {
 }
 STREAM_ACTIVE: Final = "active"
 READINGS_IN_A_ROW: Final = 3
-"""Readings that show a growth, or a state that lasts: two minutes."""
+"""Readings that show a state that lasts: two minutes."""
 READING_SECONDS: Final = 60.0
 INTERVALS: Final = 3
 """Intervals of checkpoints or batches that a limit in seconds never is below."""
@@ -189,6 +188,8 @@ def _judge_lag(
 ) -> Iterator[Breach]:
     """Judge a lag that grows, or that is long and does not shrink.
 
+    Two readings show a growth: that the oldest row has waited for so long says that it lasts.
+
     Parameters
     ----------
     lags
@@ -197,10 +198,10 @@ def _judge_lag(
     rows, seconds = lags[-1]
     if rows is None or seconds is None:
         return
-    last = [each for each, _ in lags[-READINGS_IN_A_ROW:] if each is not None]
-    grows = len(last) == READINGS_IN_A_ROW and all(a < b for a, b in pairwise(last))
-    if grows and seconds > growing_limit:
+    known = [each for each, _ in lags[:-1] if each is not None]
+    if not known:
+        return
+    if rows > known[-1] and seconds > growing_limit:
         yield Breach(f"{prefix}lag_growing_seconds", seconds, growing_limit)
-    shrinks = len(last) > 1 and last[-1] < last[-2]
-    if seconds > limit and len(last) > 1 and not shrinks:
+    if rows >= known[-1] and seconds > limit:
         yield Breach(f"{prefix}lag_seconds", seconds, limit)

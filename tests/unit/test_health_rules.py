@@ -123,9 +123,9 @@ class TestJob:
 
 class TestCheckpoints:
     def test_that_stall_are_found_by_the_age_of_the_last(self):
-        assert rules({"checkpoint_age_seconds": 60.0}) == []
-        assert found({"checkpoint_age_seconds": 61.0}) == [
-            Breach("checkpoint_stalled_seconds", 61.0, 60.0)
+        assert rules({"checkpoint_age_seconds": 45.0}) == []
+        assert found({"checkpoint_age_seconds": 46.0}) == [
+            Breach("checkpoint_stalled_seconds", 46.0, 45.0)
         ]
 
     def test_that_are_far_apart_may_be_older(self):
@@ -154,7 +154,7 @@ class TestCheckpoints:
 
 
 class TestLag:
-    def test_that_grows_is_found_within_two_minutes(self):
+    def test_that_grows_is_found_once_rows_wait_too_long(self):
         growing = [
             {"lag_rows": rows, "lag_seconds": seconds}
             for rows, seconds in ((2_000, 4.0), (20_000, 38.0), (38_000, 75.0))
@@ -163,6 +163,20 @@ class TestLag:
         assert rules_after_each(*growing) == [[], [], ["lag_growing_seconds"]]
         # 30 s and three checkpoints of 5 s
         assert found(*growing) == [Breach("lag_growing_seconds", 75.0, 45.0)]
+        assert rules({"lag_rows": 2_000}, {"lag_rows": 25_000, "lag_seconds": 50.0}) == [
+            "lag_growing_seconds"
+        ]
+
+    def test_that_is_as_long_as_before_or_has_no_before_does_not_grow(self):
+        long = {"lag_rows": 25_000, "lag_seconds": 50.0}
+
+        assert rules_after_each(long, long) == [[], []]
+
+    def test_is_judged_against_the_last_that_could_be_read(self):
+        unread = {"lag_rows": None, "lag_seconds": None}
+        growing = {"lag_rows": 60_000, "lag_seconds": 120.0}
+
+        assert rules({}, unread, growing) == ["lag_growing_seconds"]
 
     def test_that_grows_and_is_short_is_within_what_checkpoints_make(self):
         growing = [{"lag_rows": rows, "lag_seconds": rows / 500} for rows in (500, 2_500, 5_000)]
@@ -180,10 +194,17 @@ class TestLag:
         assert found(stuck, {}) == [Breach("lag_seconds", 316.0, 315.0)]
 
     def test_of_the_job_before_is_no_growth(self):
-        growing = [{"lag_rows": rows, "lag_seconds": 90.0} for rows in (1_000, 2_000)]
+        before = {"lag_rows": 1_000, "lag_seconds": 90.0}
         replaced = {"job_id": "2" * 32, "lag_rows": 3_000}
 
-        assert rules(*growing, replaced) == []
+        assert rules(before, replaced) == []
+
+    def test_that_grew_while_the_job_was_away_and_shrinks_since_breaks_nothing(self):
+        away = {"lag_rows": 60_000, "lag_seconds": 120.0, "deploying": [Part.TRAINING]}
+        back = {"lag_rows": 90_000, "lag_seconds": 180.0, "deploying": []}
+        less = {"lag_rows": 30_000, "lag_seconds": 60.0}
+
+        assert rules_after_each({}, away, {"job_id": "2" * 32, **back}, less) == [[]] * 4
 
 
 class TestProgress:
@@ -231,7 +252,7 @@ class TestStream:
         assert found(stalled) == [Breach("stream_stalled_seconds", 301.0, 300.0)]
         assert rules(stalled | {"stream_lag_rows": 0, "stream_lag_seconds": 0.0}) == []
 
-    def test_that_falls_behind_is_found_within_two_minutes(self):
+    def test_that_falls_behind_is_found_once_rows_wait_too_long(self):
         growing = [
             {"stream_lag_rows": rows, "stream_lag_seconds": rows / 500}
             for rows in (10_000, 40_000, 70_000)
@@ -257,6 +278,39 @@ def test_what_is_being_deployed_is_not_judged(part):
             Part.STREAM: ["job_absent"],
         }[part]
     )
+
+
+LATENESS = timedelta(seconds=10)
+"""From the full minute until a run of the health gate has read."""
+
+
+def readings_of_a_job_that_stands_still(first_seconds, interval=5.0):
+    """Read each minute a job whose last checkpoint lies as far back as its rows, first so long."""
+    for minute in range(10):
+        still = first_seconds + 60.0 * minute
+        yield msgspec.structs.replace(
+            HEALTHY,
+            created_at=START + timedelta(seconds=still),
+            checkpoint_interval_seconds=interval,
+            checkpoint_age_seconds=still,
+            lag_rows=int(500 * still),
+            lag_seconds=still,
+        )
+
+
+@pytest.mark.parametrize("first_seconds", range(1, 61))
+@pytest.mark.parametrize("rule", ["checkpoint_stalled_seconds", "lag_growing_seconds"])
+def test_a_job_that_stands_still_is_found_within_two_minutes_whenever_it_stops(rule, first_seconds):
+    before = msgspec.structs.replace(
+        HEALTHY, created_at=START + timedelta(seconds=first_seconds - 60), lag_rows=2_500
+    )
+    readings = [before]
+    for reading in readings_of_a_job_that_stands_still(first_seconds):
+        if rule in [breach.rule for breach in judge(reading, readings, SETTINGS)]:
+            break
+        readings.append(reading)
+
+    assert reading.created_at - START + LATENESS < timedelta(seconds=120)
 
 
 def test_limits_come_from_the_settings():

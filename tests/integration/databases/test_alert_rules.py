@@ -72,7 +72,7 @@ BROKEN = '[{"rule": "lag_seconds", "value": 400, "limit": 315}]'
         ),
         (
             "flead-checkpoint-age",
-            reading(checkpoint_age_seconds=61, checkpoint_interval_seconds=5),
+            reading(checkpoint_age_seconds=46, checkpoint_interval_seconds=5),
             reading(checkpoint_age_seconds=89, checkpoint_interval_seconds=30),
         ),
         (
