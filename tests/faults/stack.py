@@ -118,19 +118,8 @@ class Stack:
     # What is well
 
     def training_goes_on_since(self, moment_ms: float) -> bool:
-        """Tell whether the active job has completed a checkpoint that began after a moment.
-
-        To run is not enough: Flink calls a job so until it misses the TaskManager's heartbeats.
-        """
-        with connect(self.addresses.database_url) as connection, connection.cursor() as cursor:
-            active = deployments.active(cursor)
-        flink = FlinkClient(self.addresses.flink_url)
-        if active is None or flink.job_state(active.job_id) != "RUNNING":
-            return False
-        return any(
-            each["status"] == "COMPLETED" and each["trigger_timestamp"] > moment_ms
-            for each in flink.checkpoints(active.job_id)
-        )
+        """Tell whether the active job has completed a checkpoint that began after a moment."""
+        return training_goes_on_since(self.addresses, moment_ms)
 
     def airflow_is_well(self) -> bool:
         """Tell whether all of Airflow's parts report healthy."""
@@ -232,6 +221,22 @@ class Stack:
         with frozen(self.members(SUPERVISOR)):
             kill(self.members(service))
             time.sleep(seconds)
+
+
+def training_goes_on_since(addresses: Addresses, moment_ms: float) -> bool:
+    """Tell whether the active job has completed a checkpoint that began after a moment.
+
+    To run is not enough: Flink calls a job so until it misses the TaskManager's heartbeats.
+    """
+    with connect(addresses.database_url) as connection, connection.cursor() as cursor:
+        active = deployments.active(cursor)
+    flink = FlinkClient(addresses.flink_url)
+    if active is None or flink.job_state(active.job_id) != "RUNNING":
+        return False
+    return any(
+        each["status"] == "COMPLETED" and each["trigger_timestamp"] > moment_ms
+        for each in flink.checkpoints(active.job_id)
+    )
 
 
 @contextlib.contextmanager

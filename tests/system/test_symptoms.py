@@ -1,0 +1,123 @@
+"""A job in trouble on the running stack: the health gate finds each symptom within two minutes.
+
+That a job is FAILED is found with the next reading, tests/integration/airflow/test_health.py: here
+Flink restarts it. Failures count for `FLEAD_HEALTH_WINDOW_SECONDS` (600): after the last test,
+which leaves a job that trains, readings stay `breached` for as long.
+"""
+
+import contextlib
+import json
+from datetime import datetime
+
+import psutil
+import pytest
+
+from flead.settings import Settings
+from flead.stack import processes
+from tests.faults.stack import frozen, kill, training_goes_on_since, wait_until
+from tests.system.conftest import Resumed
+
+pytestmark = [pytest.mark.servers, pytest.mark.lengthy, pytest.mark.timeout(2400)]
+
+FOUND_SECONDS = 120.0
+LOOKED_FOR_SECONDS = 300.0
+HEALTHY_SECONDS = 900.0
+"""Longer than the window of failures, which other tests may have left some in."""
+STANDSTILL = ("checkpoint_stalled_seconds", "lag_growing_seconds")
+WORKER = "pyflink.fn_execution.beam.beam_boot"
+
+
+def workers(stack: Resumed) -> list[psutil.Process]:
+    """Return the Python workers of the TaskManager."""
+    found = []
+    for each in processes.belonging_to(stack.home, "flink-taskmanager"):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if WORKER in each.cmdline():
+                found.append(each)
+    return found
+
+
+def now(stack: Resumed) -> datetime:
+    """Return the time of the database, by which readings are dated."""
+    [(moment,)] = stack.query("SELECT clock_timestamp()")
+    assert isinstance(moment, datetime)
+    return moment
+
+
+def first_reading(stack: Resumed, rule: str, since: datetime) -> datetime | None:
+    """Return when a rule was first found broken since a moment."""
+    [(at,)] = stack.query(
+        "SELECT min(created_at) FROM training_health WHERE created_at >= %s AND reasons @> %s",
+        since,
+        json.dumps([{"rule": rule}]),
+    )
+    return at if isinstance(at, datetime) else None
+
+
+def await_healthy(stack: Resumed) -> None:
+    """Wait until a reading that is taken from now on finds nothing."""
+    since = now(stack)
+    found = (
+        "SELECT 1 FROM training_health"
+        " WHERE created_at >= %s AND verdict = 'healthy' AND job_state = 'RUNNING'"
+    )
+    wait_until(lambda: stack.query(found, since), "a reading is healthy", HEALTHY_SECONDS)
+
+
+def await_found(stack: Resumed, rule: str, since: datetime) -> datetime:
+    """Wait until a rule is found broken, and return when it was first."""
+    found: list[datetime] = []
+
+    def looked() -> list[datetime]:
+        found.extend(at for at in [first_reading(stack, rule, since)] if at)
+        return found
+
+    wait_until(looked, f"{rule} is found", LOOKED_FOR_SECONDS)
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def found_while_it_stood_still(streaming: Resumed) -> dict[str, float]:
+    """Stop the workers of a healthy job; return after how many seconds each symptom was found."""
+    await_healthy(streaming)
+    stopped = now(streaming)
+    with frozen(workers(streaming)):
+        found = {rule: await_found(streaming, rule, stopped) for rule in STANDSTILL}
+    return {rule: (at - stopped).total_seconds() for rule, at in found.items()}
+
+
+@pytest.mark.parametrize("rule", STANDSTILL)
+def test_a_job_that_stands_still_is_found_within_two_minutes(
+    found_while_it_stood_still: dict[str, float], rule: str
+) -> None:
+    assert found_while_it_stood_still[rule] <= FOUND_SECONDS
+
+
+def test_a_job_that_goes_on_after_a_standstill_is_healthy_again(
+    found_while_it_stood_still: dict[str, float], streaming: Resumed
+) -> None:
+    went_on = now(streaming)
+
+    await_healthy(streaming)
+
+    assert training_goes_on_since(streaming.addresses, went_on.timestamp() * 1000)
+
+
+def test_a_job_that_restarts_again_and_again_is_found_within_two_minutes(
+    found_while_it_stood_still: dict[str, float], streaming: Resumed
+) -> None:
+    await_healthy(streaming)
+    first = last = now(streaming)
+
+    for _ in range(Settings().health_restarts + 1):
+        last = now(streaming)
+        kill(workers(streaming))
+        killed_ms = last.timestamp() * 1000
+        wait_until(
+            lambda since=killed_ms: training_goes_on_since(streaming.addresses, since),
+            "the job trains again",
+        )
+
+    found = await_found(streaming, "restarts", first)
+    assert (found - last).total_seconds() <= FOUND_SECONDS
+    assert training_goes_on_since(streaming.addresses, last.timestamp() * 1000)
