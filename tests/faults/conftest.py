@@ -28,6 +28,7 @@ OUTPUTS = (Topic.LOCAL_UPDATES, Topic.ANOMALIES, dead_letter_topic(Topic.TELEMET
 STEADY_SECONDS = 5.0
 RECOVERY_SECONDS = 420.0
 PARTS = ("job", "updates", "rounds", "stream", "Airflow")
+NOT_WELL, BROKEN, WELL = "not well again", "a promise broken", "well"
 TABLE = pytest.StashKey[list["Recovery"]]()
 COUNTS = pytest.StashKey[str]()
 
@@ -46,6 +47,8 @@ class Recovery:
         Of a reader of one partition's committed updates, from the job's checkpoint on.
     messages_before, messages_after
         What the fleet had sent when the harm began, and when everything was well again.
+    outcome
+        `NOT_WELL` until every part is well, then `BROKEN` until all that must hold was seen to.
     """
 
     fault: Fault
@@ -53,6 +56,7 @@ class Recovery:
     longest_wait_seconds: float | None = None
     messages_before: int | None = None
     messages_after: int | None = None
+    outcome: str = NOT_WELL
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,7 @@ def broken(request: pytest.FixtureRequest, stack: Stack, recoveries: list[Recove
     time.sleep(STEADY_SECONDS)
     recovery.messages_after = stack.messages_sent()
     recovery.longest_wait_seconds = stack.follower.longest_wait(ended + recovery.seconds["job"])
+    recovery.outcome = BROKEN
     return recovery
 
 
@@ -189,14 +194,14 @@ def pytest_terminal_summary(
     seen = config.stash.get(TABLE, [])
     if not seen:
         return
-    rows = [
-        ("", "Fault", "Expected", *(f"{part} after" for part in PARTS), "Readers waited"),
-        ("---",) * (len(PARTS) + 4),
-    ]
+    parts = tuple(f"{part} after" for part in PARTS)
+    header = ("", "Fault", "Expected", "Outcome", *parts, "Readers waited")
+    rows = [header, ("---",) * len(header)]
     for each in seen:
         after = [_seconds(each.seconds.get(part)) for part in PARTS]
         waited = _seconds(each.longest_wait_seconds)
-        rows.append((each.fault.number, each.fault.what, each.fault.expected, *after, waited))
+        fault = each.fault
+        rows.append((fault.number, fault.what, fault.expected, each.outcome, *after, waited))
     terminalreporter.section("faults")
     terminalreporter.write("".join(f"| {' | '.join(row)} |\n" for row in rows))
     if counts := config.stash.get(COUNTS, ""):
