@@ -18,7 +18,14 @@ RUNS_EVERY: Final = {
     "daily_batch_analysis": timedelta(days=1),
     "maintenance": timedelta(days=1),
 }
-SKIPPED: Final = ("heal_training", "heal_stream", "approve", "approved")
+SKIPPED: Final = (
+    "heal_training",
+    "heal_stream",
+    "take_back_training",
+    "take_back_stream",
+    "approve",
+    "approved",
+)
 """Tasks that have nothing to do on a good day."""
 SCHEDULED: Final = ("monitor_training", "daily_batch_analysis", "maintenance")
 XCOM: Final = {

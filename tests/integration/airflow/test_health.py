@@ -71,6 +71,17 @@ def deployed(servers):
 
 
 @pytest.fixture
+def cut_off(servers, deployed):
+    """Record a deployment in place of that one, whose run has ended before its job had started."""
+    name, left = uuid.uuid4().hex, "file:///savepoint"
+    with connect(servers.database_url) as connection, connection.cursor() as cursor:
+        deployments.mark_replaced(cursor, deployed.job_id, name, left, None)
+        attempt = deployments.open_attempt(cursor, name, deployed.configuration, left)
+        deployments.mark_posted(cursor, attempt.job_id)
+    return attempt
+
+
+@pytest.fixture
 def take(servers, flink_hook):
     def take_reading(flink=flink_hook, settings=SETTINGS):
         return health.take_reading(servers, flink, settings, dag_run_id="now", deploying=[])
@@ -184,14 +195,8 @@ class TestReadingOfTheJob:
         assert rows(servers, "job_id", "healing") == [(deployed.job_id, ["training"])]
 
     def test_that_was_ended_with_its_deployment_goes_on_from_the_state_that_it_left(
-        self, check, flink_hook, deployed, tiny_job, servers
+        self, check, flink_hook, cut_off, tiny_job, servers
     ):
-        with connect(servers.database_url) as connection, connection.cursor() as cursor:
-            deployments.mark_replaced(cursor, deployed.job_id, "new", "file:///before", None)
-            cut_off = deployments.open_attempt(
-                cursor, "new", deployed.configuration, "file:///before"
-            )
-            deployments.mark_posted(cursor, cut_off.job_id)
         flink_hook.run_python_job(cut_off.job_id, tiny_job)
         wait_for(lambda: flink_hook.checkpoints(cut_off.job_id).latest.completed)
         flink_hook.cancel(cut_off.job_id)
@@ -206,20 +211,15 @@ class TestReadingOfTheJob:
         assert (finding.verdict, finding.healing) == (Verdict.HEALING, [Part.TRAINING])
         with connect(servers.database_url) as connection, connection.cursor() as cursor:
             healed, failed, _ = deployments.newest_attempts(cursor)
-        assert (healed.job_id, healed.deployment_id) == (submission.job_id, "new")
+        assert healed.job_id == submission.job_id
+        assert healed.deployment_id == failed.deployment_id == cut_off.deployment_id
         assert f"/{cut_off.job_id}/chk-" in submission.savepoint_path
         assert failed.status is AttemptStatus.FAILED
         assert failed.savepoint_path == submission.savepoint_path
 
     def test_that_was_ended_before_its_first_checkpoint_goes_on_from_what_it_replaced(
-        self, check, flink_hook, deployed, tiny_job, servers, tmp_path
+        self, check, flink_hook, cut_off, tiny_job, servers, tmp_path
     ):
-        with connect(servers.database_url) as connection, connection.cursor() as cursor:
-            deployments.mark_replaced(cursor, deployed.job_id, "new", "file:///before", None)
-            cut_off = deployments.open_attempt(
-                cursor, "new", deployed.configuration, "file:///before"
-            )
-            deployments.mark_posted(cursor, cut_off.job_id)
         flink_hook.run_python_job(cut_off.job_id, tiny_job, ["--wait-for", str(tmp_path / "never")])
         flink_hook.cancel(cut_off.job_id)
         wait_for(lambda: flink_hook.job(cut_off.job_id).state.ended)
@@ -227,7 +227,7 @@ class TestReadingOfTheJob:
         assert check("run-1").healing == [Part.TRAINING]
         submission = open_resumed(servers, flink_hook)
         assert submission.job_id != cut_off.job_id
-        assert submission.savepoint_path == "file:///before"
+        assert submission.savepoint_path == cut_off.restored_from
 
     def test_that_restarts_again_and_again_is_found(self, check, flink_hook, deployed, tiny_job):
         flink_hook.run_python_job(deployed.job_id, tiny_job, ["--break-at", "5"])
