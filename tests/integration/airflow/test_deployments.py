@@ -533,6 +533,14 @@ class TestResumedDeployment:
         assert (resumed.savepoint_path, resumed.job_id == first.job_id) == (checkpoint, False)
         assert open_resumed(servers, flink_hook) == resumed
 
+    def test_is_refused_when_the_checkpoint_that_its_job_has_completed_is_not_there(
+        self, servers, flink_hook, deploy
+    ):
+        record_active(servers.database_url, deploy("a").job_id)
+
+        with pytest.raises(FlinkStateError, match="has completed a checkpoint, and none is"):
+            open_resumed(servers, flink_hook)
+
     def test_uses_the_addresses_of_today(self, servers, flink_hook, deploy):
         suspend(servers, deploy("a").job_id, SAVEPOINT)
         moved = Servers(servers.database_url, {"bootstrap.servers": "new:9092"})
