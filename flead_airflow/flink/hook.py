@@ -14,12 +14,14 @@ import msgspec
 import tenacity
 from airflow.sdk import BaseHook, Connection
 
+from flead_airflow.flink.durations import seconds_of
 from flead_airflow.flink.errors import (
     FlinkBusyError,
     FlinkDuplicateJobError,
     FlinkJobNotFoundError,
     FlinkRestError,
     FlinkSubmissionError,
+    FlinkUnreachableError,
 )
 from flead_airflow.flink.responses import (
     BackPressure,
@@ -54,8 +56,16 @@ LOG_TAIL_LINES: Final = 5_000
 REQUEST_TIMEOUT: Final = httpx.Timeout(30.0, connect=10.0)
 SUBMISSION_TIMEOUT: Final = httpx.Timeout(180.0, connect=10.0)
 """A submission is answered when the script has ended, seconds later."""
-CHECKPOINT_CACHE_SECONDS: Final = 3.5
-"""A little more than Flink's default of `rest.cache.checkpoint-statistics.timeout`."""
+CACHE_TIMEOUTS: Final = ("rest.cache.checkpoint-statistics.timeout", "web.refresh-interval")
+"""Settings of Flink, the first that is set: how old its answers about checkpoints may be."""
+DEFAULT_CACHE_TIMEOUT: Final = "3 s"
+SPARE_CACHE_SECONDS: Final = 0.5
+FLINK_ERROR: Final = "org.apache.flink."
+"""Beginning of what Flink answers when it does not know a job or a savepoint."""
+DELETION_SECONDS: Final = 120.0
+DELETION_POLL_SECONDS: Final = 0.2
+STATE_IS_GONE: Final = "FileNotFoundException: Cannot find "
+"""What Flink says of a savepoint or checkpoint that it was to delete."""
 METRICS_FETCH_SECONDS: Final = 1.0
 """How long the TaskManagers may take to answer the JobManager."""
 JAVA_FRAMES: Final = ("\tat ", "\t...")
@@ -64,7 +74,7 @@ Answer = TypeVar("Answer")
 
 
 def _is_transient(error: BaseException) -> bool:
-    return isinstance(error, httpx.TransportError) or (
+    return isinstance(error, httpx.TransportError | FlinkUnreachableError) or (
         isinstance(error, FlinkRestError) and error.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
     )
 
@@ -80,8 +90,9 @@ _retried = tenacity.retry(
 class FlinkRestHook(BaseHook):
     """Talk to the JobManager of a session cluster.
 
-    Every call is retried on connection errors and 5xx answers. Repeating a stop is safe, because
-    the caller chooses the trigger id; a submission is repeated once no script runs any more.
+    Every call is retried on connection errors, 5xx answers and a 404 that is not Flink's. Repeating
+    a stop is safe, because the caller chooses the trigger id; a submission is repeated once no
+    script runs any more.
 
     Parameters
     ----------
@@ -169,7 +180,10 @@ class FlinkRestHook(BaseHook):
         status, reason = response.status_code, _reason(response.content)
         message = f"{method} {response.url}: HTTP {status}: {reason}"
         if status == httpx.codes.NOT_FOUND and path.startswith("/jobs/"):
-            raise FlinkJobNotFoundError(message, status)
+            # a proxy that has no Flink behind it must not make a running job a lost one
+            if reason.startswith(FLINK_ERROR):
+                raise FlinkJobNotFoundError(message, status)
+            raise FlinkUnreachableError(message, status)
         raise FlinkRestError(message, status)
 
     def _get(self, path: str, answer: type[Answer]) -> Answer:
@@ -208,9 +222,16 @@ class FlinkRestHook(BaseHook):
         """Like `checkpoints`, but as of this call or later: Flink answers from a cache.
 
         What is to continue from the last checkpoint of a job must not miss it.
+
+        Raises
+        ------
+        FlinkStateError
+            When the cluster's setting of how long it answers from there is not understood.
         """
         self.checkpoints(job_id)
-        time.sleep(CHECKPOINT_CACHE_SECONDS)
+        configuration = self.configuration()
+        timeouts = (configuration[name] for name in CACHE_TIMEOUTS if name in configuration)
+        time.sleep(seconds_of(next(timeouts, DEFAULT_CACHE_TIMEOUT)) + SPARE_CACHE_SECONDS)
         return self.checkpoints(job_id)
 
     def exceptions(self, job_id: str) -> JobExceptions:
