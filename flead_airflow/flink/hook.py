@@ -20,6 +20,7 @@ from flead_airflow.flink.errors import (
     FlinkDuplicateJobError,
     FlinkJobNotFoundError,
     FlinkRestError,
+    FlinkStateError,
     FlinkSubmissionError,
     FlinkUnreachableError,
 )
@@ -38,6 +39,7 @@ from flead_airflow.flink.responses import (
     RefusedRequest,
     SavepointStatus,
     ThreadDump,
+    Triggered,
 )
 
 PYTHON_DRIVER: Final = "org.apache.flink.client.python.PythonDriver"
@@ -440,11 +442,37 @@ class FlinkRestHook(BaseHook):
         except FlinkJobNotFoundError:
             return None
 
+    def delete_state(self, path: str) -> bool:
+        """Delete a savepoint or retained checkpoint and wait for it; False for one that is gone.
 
-def tls_context(extra: Mapping[str, Any]) -> ssl.SSLContext | bool:
-    """TLS settings of a connection's extra; False accepts any certificate."""
-    if extra.get("verify") is False:
-        return False
+        Parameters
+        ----------
+        path : str
+            URI of its folder, which the JobManager can write to.
+
+        Raises
+        ------
+        FlinkStateError
+            When it could not be deleted, or not in two minutes.
+        """
+        content = self._request("POST", "/savepoint-disposal", json={"savepoint-path": path})
+        trigger_id = msgspec.json.decode(content, type=Triggered).request_id
+        deadline = time.monotonic() + DELETION_SECONDS
+        while True:
+            status = self._get(f"/savepoint-disposal/{trigger_id}", SavepointStatus)
+            if status.operation:
+                break
+            if time.monotonic() > deadline:
+                raise FlinkStateError(f"Flink still deletes {path}")
+            time.sleep(DELETION_POLL_SECONDS)
+        cause = status.operation.failure_cause
+        if cause and STATE_IS_GONE not in cause.stack_trace:
+            raise FlinkStateError(_gist(cause.stack_trace.splitlines()))
+        return cause is None
+
+
+def tls_context(extra: Mapping[str, Any]) -> ssl.SSLContext:
+    """TLS settings of a connection's extra; with `verify` false any certificate is accepted."""
     context = ssl.create_default_context(cafile=extra.get("ca_file"))
     if extra.get("cert_file"):
         context.load_cert_chain(extra["cert_file"], extra.get("key_file"))
@@ -474,5 +502,10 @@ def _reason(content: bytes) -> str:
     except msgspec.DecodeError:
         return content.decode(errors="replace")[:500]
     lines = [line for error in errors for line in error.splitlines()]
+    return _gist(lines)
+
+
+def _gist(lines: Sequence[str]) -> str:
+    """First line of a stack trace, and the root cause."""
     causes = [line for line in lines if line.startswith("Caused by: ")]
     return "; ".join([*lines[:1], *causes[-1:]])
