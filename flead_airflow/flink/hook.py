@@ -342,7 +342,7 @@ class FlinkRestHook(BaseHook):
                 error, FlinkDuplicateJobError
             ):
                 raise
-            output = self.python_output()
+            output = self._python_output_or_why_not()
             duplicate = any(mark in f"{error}{output}" for mark in DUPLICATE_MARKS)
             kind = FlinkDuplicateJobError if duplicate else FlinkSubmissionError
             raise kind(f"{error}\n{output}", error.status_code) from None
@@ -388,12 +388,23 @@ class FlinkRestHook(BaseHook):
         threads = self._get("/jobmanager/thread-dump", ThreadDump).thread_infos
         return any(thread.name.startswith(RUNNER_THREAD) for thread in threads)
 
+    def _python_output_or_why_not(self) -> str:
+        """Read what a script wrote that has failed; that it cannot be read must not hide why."""
+        try:
+            return self.python_output()
+        except (httpx.TransportError, FlinkRestError) as error:
+            return f"(what the script wrote could not be read from the JobManager's log: {error})"
+
+    @_retried
     def python_output(self) -> str:
         """Read what the newest script wrote, without frames of Java.
 
         It comes from the JobManager's log, because Flink leaves it out of its answers.
         """
         with self.client.stream("GET", "/jobmanager/log") as response:
+            if not response.is_success:
+                status = response.status_code
+                raise FlinkRestError(f"GET {response.url}: HTTP {status}", status)
             lines = deque(response.iter_lines(), maxlen=LOG_TAIL_LINES)
         return script_output(lines)
 
@@ -474,6 +485,9 @@ class FlinkRestHook(BaseHook):
 def tls_context(extra: Mapping[str, Any]) -> ssl.SSLContext:
     """TLS settings of a connection's extra; with `verify` false any certificate is accepted."""
     context = ssl.create_default_context(cafile=extra.get("ca_file"))
+    if extra.get("verify") is False:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
     if extra.get("cert_file"):
         context.load_cert_chain(extra["cert_file"], extra.get("key_file"))
     return context
