@@ -52,7 +52,11 @@ RUNNER_THREAD: Final = "flink-jar-runner"
 BUSY_SECONDS: Final = 420.0
 """How long a submission waits for the end of another one."""
 CANCEL_SECONDS: Final = 45.0
-"""How long a job that is to be cancelled may take to appear: Airflow gives a task a minute."""
+"""How long a job that is to be cancelled may take to appear.
+
+In `on_kill` there is less time when a person ends a task or a worker shuts down: Airflow 3.3 kills
+the process five seconds after it was told to end.
+"""
 BUSY_POLL_SECONDS: Final = 1.0
 LOG_TAIL_LINES: Final = 5_000
 REQUEST_TIMEOUT: Final = httpx.Timeout(30.0, connect=10.0)
