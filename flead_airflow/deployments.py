@@ -100,15 +100,14 @@ def find_running_job(
     Raises
     ------
     msgspec.ValidationError, ValueError
-        See `configuration_of`.
+        See `configuration_of` and `chosen_state`.
     FlinkStateError
         When no state could be found to continue from, though there may be one.
     """
     StateDirectories.of(flink.configuration())
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
         configuration = configuration_of(cursor, params, servers, flink)
-        if not params["fresh"]:
-            restore_point(cursor, configuration, flink)
+        chosen_state(cursor, configuration, flink, params)
         attempts = deployments.unfinished_attempts(cursor)
     for attempt in attempts:
         job = flink.find_job(attempt.job_id)
@@ -137,7 +136,7 @@ def open_new(
     deployment_id : str
         The same each time this runs for one deployment.
     params : mapping
-        Params of the run; with `fresh` the job starts from nothing.
+        Params of the run; with `fresh` the job starts from nothing, with `restore_from` from there.
     stopped_job, savepoint : str, optional
         The job that was stopped for this deployment, and the savepoint that it left.
 
@@ -154,7 +153,7 @@ def open_new(
             left = savepoint or _state_left_by(stopped_job, flink)
             control_before = control.newest_control(cursor)
             deployments.mark_replaced(cursor, stopped_job, deployment_id, left, control_before)
-        restored_from = None if params["fresh"] else restore_point(cursor, configuration, flink)
+        restored_from = chosen_state(cursor, configuration, flink, params)
         opened_before = {attempt.job_id for attempt in deployments.unfinished_attempts(cursor)}
         submission = _open(cursor, flink, deployment_id, configuration, restored_from)
         if submission.job_id not in opened_before:
@@ -266,6 +265,29 @@ def _open_resumed(
     )
     restored_from = restore_point(cursor, configuration, flink)
     return _open(cursor, flink, attempt.deployment_id, configuration, restored_from, reason)
+
+
+def chosen_state(
+    cursor: Cursor,
+    configuration: TrainingDeployment,
+    flink: FlinkRestHook,
+    params: Mapping[str, Any],
+) -> str | None:
+    """Return what a new deployment continues from: what a person names, else the newest state.
+
+    Raises
+    ------
+    ValueError
+        When a person names a state and wants none of it.
+    FlinkStateError
+        See `restore_point`.
+    """
+    named: str = params["restore_from"].strip()
+    if named and params["fresh"]:
+        raise ValueError("`fresh` starts from nothing, so there is no `restore_from`: set one only")
+    if named or params["fresh"]:
+        return named or None
+    return restore_point(cursor, configuration, flink)
 
 
 def restore_point(
