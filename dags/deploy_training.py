@@ -25,6 +25,9 @@ stored configuration; the other Params are then ignored.
   the Params (or the script) and trigger a new run: it continues where the restored job is.
 * **"was not accepted", the script is not found.** `FLEAD_TRAINING_SCRIPT` is its path on the
   JobManager's machine, where `flead` must be installed too.
+* **"Flink has forgotten job ..."**: a restart of the JobManager has, and its folder of checkpoints
+  is not to be seen from Airflow. Mount it, or look for the newest `chk-...` or `savepoint-...` of
+  that job yourself and trigger a new run with `restore_from`, its path.
 * **"was not accepted: ... Cannot find checkpoint or savepoint".** The files are gone. Trigger a new
   run with `fresh`: devices start anew, global models stay.
 * **"has not started".** The message names the vertices that wait and the newest failure of the job.
@@ -177,6 +180,13 @@ PARAMS = {
         type="boolean",
         description="Start from nothing: devices lose their personalized models and open windows.",
     ),
+    "restore_from": Param(
+        "",
+        type="string",
+        description="Savepoint or retained checkpoint to continue from, a path of Flink's such as"
+        " s3://bucket/checkpoints/JOB/chk-7: the newest, or its rows are trained twice. Empty: the"
+        " newest that is found.",
+    ),
     "resume": Param(
         default=False,
         type="boolean",
@@ -191,6 +201,10 @@ def find_running_job(params: dict[str, Any]) -> str:
     from flead_airflow.deployments import find_running_job as find
 
     if params["resume"]:
+        if params["restore_from"]:
+            raise AirflowFailException(
+                "`resume` finds its state itself: leave `restore_from` empty"
+            )
         return ""
     with connections.flink() as flink:
         return find(connections.servers(), flink, params) or ""

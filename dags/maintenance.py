@@ -1,4 +1,4 @@
-"""Delete what is old and nobody needs any more: rows, artifacts, logs, Airflow's metadata.
+"""Delete what is old and nobody needs any more: rows, artifacts, states, logs, Airflow's metadata.
 
 Runs once a day. Each step is a task that says in its log what it has deleted, and does not depend
 on the others: what one of them leaves for another goes the day after. How long things are kept is
@@ -12,6 +12,9 @@ offsets.
 * **A step of the database failed.** What it had deleted stays deleted, and the next run goes on.
   `deadlock detected` or a lost connection: clear the task. A foreign key that is violated is a
   defect: the message names the table that refers to what should go.
+* **`states` failed.** The message names each job whose savepoint or checkpoints could not be
+  deleted, and why: Flink does not answer, or its JobManager may not write there. The next run tries
+  again. A job that "is RUNNING, though other attempts have followed it" is a second one: cancel it.
 * **`airflow_metadata` is skipped.** There is no connection `flead_airflow_db`: define one to
   Airflow's own database, which tasks cannot reach otherwise, or run `airflow db clean` yourself.
 * **`airflow_metadata` failed.** The message has what `airflow db clean` said. Its login must own
@@ -80,6 +83,16 @@ def artifacts() -> int:
 
 
 @task(trigger_rule=TriggerRule.NONE_SKIPPED)
+def states() -> int:
+    """Delete savepoints and retained checkpoints of old attempts of the training job."""
+    from flead_airflow.states import delete_old_states
+
+    url = connections.servers().database_url
+    with connections.flink() as flink:
+        return delete_old_states(url, flink, Settings.from_environment().retention_states)
+
+
+@task(trigger_rule=TriggerRule.NONE_SKIPPED)
 def task_logs() -> int:
     """Delete old logs of Airflow's tasks and DAG processor."""
     from pathlib import Path
@@ -135,7 +148,7 @@ def airflow_metadata() -> dict[str, int]:
 def maintenance() -> None:
     """Prepare, then delete each kind of old things on its own."""
     steps = [delete_rows.override(task_id=step)(step) for step in TABLES]
-    prepare() >> [*steps, artifacts(), task_logs(), spark_logs(), airflow_metadata()]
+    prepare() >> [*steps, artifacts(), states(), task_logs(), spark_logs(), airflow_metadata()]
 
 
 maintenance()

@@ -200,6 +200,8 @@ class Settings(msgspec.Struct, frozen=True):
     """Days that published messages are kept in the database."""
     retention_deployments_days: Annotated[int, Meta(ge=1)] = 90
     """Days that deployments of training and stream analysis are kept after their end."""
+    retention_states: Annotated[int, Meta(ge=1)] = 20
+    """Newest attempts of the training job whose savepoint and retained checkpoints are kept."""
     retention_evaluations_days: Annotated[int, Meta(ge=1)] = 90
     """Days that evaluations are kept."""
     retention_feedback_days: Annotated[int, Meta(ge=1)] = 30

@@ -100,15 +100,14 @@ def find_running_job(
     Raises
     ------
     msgspec.ValidationError, ValueError
-        See `configuration_of`.
+        See `configuration_of` and `chosen_state`.
     FlinkStateError
         When no state could be found to continue from, though there may be one.
     """
     StateDirectories.of(flink.configuration())
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
         configuration = configuration_of(cursor, params, servers, flink)
-        if not params["fresh"]:
-            restore_point(cursor, configuration, flink)
+        chosen_state(cursor, configuration, flink, params)
         attempts = deployments.unfinished_attempts(cursor)
     for attempt in attempts:
         job = flink.find_job(attempt.job_id)
@@ -137,7 +136,7 @@ def open_new(
     deployment_id : str
         The same each time this runs for one deployment.
     params : mapping
-        Params of the run; with `fresh` the job starts from nothing.
+        Params of the run; with `fresh` the job starts from nothing, with `restore_from` from there.
     stopped_job, savepoint : str, optional
         The job that was stopped for this deployment, and the savepoint that it left.
 
@@ -154,7 +153,7 @@ def open_new(
             left = savepoint or _state_left_by(stopped_job, flink)
             control_before = control.newest_control(cursor)
             deployments.mark_replaced(cursor, stopped_job, deployment_id, left, control_before)
-        restored_from = None if params["fresh"] else restore_point(cursor, configuration, flink)
+        restored_from = chosen_state(cursor, configuration, flink, params)
         opened_before = {attempt.job_id for attempt in deployments.unfinished_attempts(cursor)}
         submission = _open(cursor, flink, deployment_id, configuration, restored_from)
         if submission.job_id not in opened_before:
@@ -268,6 +267,29 @@ def _open_resumed(
     return _open(cursor, flink, attempt.deployment_id, configuration, restored_from, reason)
 
 
+def chosen_state(
+    cursor: Cursor,
+    configuration: TrainingDeployment,
+    flink: FlinkRestHook,
+    params: Mapping[str, Any],
+) -> str | None:
+    """Return what a new deployment continues from: what a person names, else the newest state.
+
+    Raises
+    ------
+    ValueError
+        When a person names a state and wants none of it.
+    FlinkStateError
+        See `restore_point`.
+    """
+    named: str = params["restore_from"].strip()
+    if named and params["fresh"]:
+        raise ValueError("`fresh` starts from nothing, so there is no `restore_from`: set one only")
+    if named or params["fresh"]:
+        return named or None
+    return restore_point(cursor, configuration, flink)
+
+
 def restore_point(
     cursor: Cursor, configuration: TrainingDeployment, flink: FlinkRestHook
 ) -> str | None:
@@ -280,7 +302,7 @@ def restore_point(
     Raises
     ------
     FlinkStateError
-        When Flink does not say where the state is.
+        When Flink does not say where the state is, or the state of a job that ran is not there.
     """
     schema = feature_schema(configuration.features)
     directories = StateDirectories.of(flink.configuration())
@@ -294,6 +316,12 @@ def restore_point(
     if state is None and attempt.posted_at is not None:
         # a stop that was cut short has left a savepoint which no row names
         state = newest_state(flink, directories, attempt.job_id)
+        if state is None and attempt.status is AttemptStatus.ACTIVE:
+            raise FlinkStateError(
+                f"job {attempt.job_id} has completed a checkpoint, and none is to be found in"
+                f" {directories.checkpoints}: mount the folder that Flink writes to where Airflow's"
+                " tasks run, or deploy with `restore_from`, the path of a checkpoint, or `fresh`"
+            )
     return state or attempt.restored_from
 
 

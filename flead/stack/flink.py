@@ -91,7 +91,9 @@ def _home(home: Home) -> Path:
 
 def _prepare(home: Home, ports: Ports) -> None:
     lay_out(home)
-    for folder in (home.logs / "flink", home.run / "flink"):
+    # A folder of checkpoints that is missing later is one that was lost, not one without any.
+    states = (home.data / "flink" / name for name in ("checkpoints", "savepoints"))
+    for folder in (home.logs / "flink", home.run / "flink", *states):
         folder.mkdir(parents=True, exist_ok=True)
     lines = (f"{name}: {value}\n" for name, value in flink_configuration(home, ports).items())
     write_file(_home(home) / "conf" / "config.yaml", "".join(lines))

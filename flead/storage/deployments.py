@@ -320,6 +320,74 @@ def last_with_progress(cursor: Cursor, schema: str, buckets: int) -> Attempt | N
     return _one(cursor)
 
 
+def jobs_with_old_states(cursor: Cursor, kept: int) -> list[str]:
+    """Return the jobs of which no state is needed any more and not all were deleted, oldest first.
+
+    Kept are those of the newest attempts, of unfinished and suspended ones, of the newest that did
+    not fail and whatever failed since; and of each job that any of these was restored from or has
+    left as its own.
+
+    Parameters
+    ----------
+    kept
+        How many of the newest attempts keep their states, at least 1.
+    """
+    cursor.execute(
+        """
+        WITH attempts AS (
+            SELECT * FROM training_deployments WHERE kind IN ('submit', 'restore')
+        ),
+
+        kept AS (
+            SELECT job_id, concat_ws(' ', restored_from, savepoint_path) AS states FROM attempts
+            WHERE status IN ('submitting', 'active', 'suspended')
+                OR id >= (SELECT max(id) FROM attempts WHERE status <> 'failed')
+                OR id >= (
+                    SELECT min(id) FROM (
+                        SELECT id FROM attempts ORDER BY id DESC LIMIT %s
+                    ) AS newest
+                )
+        )
+
+        SELECT job_id FROM attempts
+        WHERE posted_at IS NOT NULL AND states_deleted_at IS NULL
+            AND NOT EXISTS (
+                SELECT FROM kept
+                -- a savepoint is named after the beginning of its job's id
+                WHERE left(kept.job_id, 6) = left(attempts.job_id, 6)
+                    OR kept.states LIKE '%%/' || attempts.job_id || '/chk-%%'
+                    OR kept.states LIKE '%%/savepoint-' || left(attempts.job_id, 6) || '-%%'
+            )
+        ORDER BY id
+        """,
+        (kept,),
+    )
+    return [job for (job,) in cursor.fetchall()]
+
+
+def named_states(cursor: Cursor) -> list[str]:
+    """Return the savepoints and checkpoints that an attempt has left or was restored from."""
+    cursor.execute(
+        """
+        SELECT savepoint_path FROM training_deployments WHERE savepoint_path IS NOT NULL
+        UNION
+        SELECT restored_from FROM training_deployments WHERE restored_from IS NOT NULL
+        """
+    )
+    return [path for (path,) in cursor.fetchall()]
+
+
+def mark_states_deleted(cursor: Cursor, job: str) -> None:
+    """Record that the states of a job were deleted."""
+    cursor.execute(
+        """
+        UPDATE training_deployments SET states_deleted_at = now()
+        WHERE kind IN ('submit', 'restore') AND job_id = %s
+        """,
+        (job,),
+    )
+
+
 def current_features(cursor: Cursor) -> list[str] | None:
     """Return the feature list in training.
 

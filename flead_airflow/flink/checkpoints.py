@@ -7,7 +7,8 @@ complete. They can be looked for on a file system that this machine shares with 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -57,6 +58,17 @@ class StateDirectories:
 
         return cls(directory(CHECKPOINT_DIRECTORY), directory(SAVEPOINT_DIRECTORY))
 
+    def hold_state_of(self, job_id: str, path: str) -> bool:
+        """Tell whether a path is that of a checkpoint or savepoint of a job, here and not a copy.
+
+        Two jobs whose ids begin with the same 6 digits cannot be told apart by a savepoint.
+        """
+        folder, _, name = _location(path).rpartition("/")
+        if CHECKPOINT.fullmatch(name):
+            return folder == f"{_location(self.checkpoints)}/{job_id}"
+        is_of_job = name.startswith(f"savepoint-{job_id[:6]}-")
+        return is_of_job and folder == _location(self.savepoints)
+
 
 def newest_state(hook: "FlinkRestHook", directories: StateDirectories, job_id: str) -> str | None:
     """Return what a job should continue from: its newest complete checkpoint or savepoint.
@@ -74,7 +86,7 @@ def newest_state(hook: "FlinkRestHook", directories: StateDirectories, job_id: s
     Raises
     ------
     FlinkStateError
-        When Flink has forgotten the job and its directories are not on this machine.
+        When Flink has forgotten the job and its directories cannot be read on this machine.
     """
     try:
         latest = hook.settled_checkpoints(job_id).latest
@@ -91,35 +103,86 @@ def newest_state(hook: "FlinkRestHook", directories: StateDirectories, job_id: s
 def newest_retained_state(directories: StateDirectories, job_id: str) -> str | None:
     """Return the same by looking at the files; a `file:` URI.
 
+    Nothing found means that the job left nothing: so the directory of checkpoints must be there,
+    which Flink or whoever sets the cluster up has made. That of savepoints comes with the first.
+
     Raises
     ------
     FlinkStateError
-        When a directory is on another file system.
+        When a directory is on another file system, or cannot be read on this machine.
     """
-    checkpoints = {
-        int(number[1]): metadata
-        for metadata in _entries(
-            CHECKPOINT_DIRECTORY, directories.checkpoints, job_id, f"{job_id}/chk-*/{METADATA}"
-        )
-        if (number := CHECKPOINT.fullmatch(metadata.parent.name))
-    }
-    complete = [checkpoints[max(checkpoints)]] if checkpoints else []
-    complete += _entries(
-        SAVEPOINT_DIRECTORY,
-        directories.savepoints,
-        job_id,
-        f"savepoint-{job_id[:6]}-*/{METADATA}",
-    )
-    newest = max(complete, key=lambda metadata: metadata.stat().st_mtime_ns, default=None)
+    savepoints_root = _path(SAVEPOINT_DIRECTORY, directories.savepoints, job_id)
+    checkpoints = _checkpoints(directories, job_id)
+    with _reading(SAVEPOINT_DIRECTORY, directories.savepoints, job_id):
+        savepoints = [
+            folder / METADATA
+            for folder in _entries(savepoints_root)
+            if folder.name.startswith(f"savepoint-{job_id[:6]}-") and (folder / METADATA).is_file()
+        ]
+        complete = [checkpoints[max(checkpoints)]] if checkpoints else []
+        complete += savepoints
+        newest = max(complete, key=lambda metadata: metadata.stat().st_mtime_ns, default=None)
     return None if newest is None else newest.parent.as_uri()
 
 
-def _entries(setting: str, directory: str, job_id: str, pattern: str) -> list[Path]:
+def retained_checkpoints(directories: StateDirectories, job_id: str) -> list[str]:
+    """Return every complete checkpoint of a job that has ended, `file:` URIs, by the files.
+
+    Raises
+    ------
+    FlinkStateError
+        When the directory is on another file system, or cannot be read on this machine.
+    """
+    return [metadata.parent.as_uri() for metadata in _checkpoints(directories, job_id).values()]
+
+
+def _checkpoints(directories: StateDirectories, job_id: str) -> dict[int, Path]:
+    """Find the metadata of each complete checkpoint of a job, by its number."""
+    root = _path(CHECKPOINT_DIRECTORY, directories.checkpoints, job_id)
+    with _reading(CHECKPOINT_DIRECTORY, directories.checkpoints, job_id):
+        next(root.iterdir(), None)
+        return {
+            int(number[1]): folder / METADATA
+            for folder in _entries(root / job_id)
+            if (number := CHECKPOINT.fullmatch(folder.name)) and (folder / METADATA).is_file()
+        }
+
+
+def _location(uri: str) -> str:
+    """Return a URI as it is compared: Flink writes `file:/a`, others `file:///a` or `/a`."""
+    address = urlsplit(uri)
+    return f"{address.netloc}{unquote(address.path)}".rstrip("/")
+
+
+def _path(setting: str, directory: str, job_id: str) -> Path:
     address = urlsplit(directory)
     if address.scheme not in {"", "file"}:
         raise FlinkStateError(
             f"Flink has forgotten job {job_id}, and its `{setting}` is {directory}, which cannot be"
-            " looked through from here: give the JobManager high availability, so that it remembers"
-            " its jobs, or deploy `fresh`"
+            " looked through from here: deploy with `restore_from`, the path of its newest"
+            " checkpoint or savepoint, or `fresh`; with high availability a JobManager remembers"
+            " its jobs"
         )
-    return list(Path(unquote(address.path)).glob(pattern))
+    return Path(unquote(address.path))
+
+
+def _entries(folder: Path) -> list[Path]:
+    """List a folder that need not be there; unlike `glob`, say so when it may not be read."""
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+@contextmanager
+def _reading(setting: str, directory: str, job_id: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FlinkStateError(
+            f"Flink has forgotten job {job_id}, and its `{setting}`, {directory}, cannot be read"
+            f" on this machine ({error.strerror}: {error.filename}): mount it where Airflow's tasks"
+            " run, under the same path, and let them read it; only if no job of this cluster has"
+            " ever run, create it; or deploy with `restore_from`, the path of its newest checkpoint"
+            " or savepoint, or `fresh`"
+        ) from error

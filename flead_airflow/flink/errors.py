@@ -16,7 +16,11 @@ class FlinkRestError(RuntimeError):
 
 
 class FlinkStateError(RuntimeError):
-    """The state that a job left cannot be found, for want of a setting of the cluster."""
+    """The state that a job left cannot be found, for want of a setting or a folder."""
+
+
+class FlinkUnreachableError(FlinkRestError):
+    """What answered is not Flink but a proxy before it, which does not reach it."""
 
 
 class FlinkJobNotFoundError(FlinkRestError):

@@ -14,12 +14,15 @@ import msgspec
 import tenacity
 from airflow.sdk import BaseHook, Connection
 
+from flead_airflow.flink.durations import seconds_of
 from flead_airflow.flink.errors import (
     FlinkBusyError,
     FlinkDuplicateJobError,
     FlinkJobNotFoundError,
     FlinkRestError,
+    FlinkStateError,
     FlinkSubmissionError,
+    FlinkUnreachableError,
 )
 from flead_airflow.flink.responses import (
     BackPressure,
@@ -36,6 +39,7 @@ from flead_airflow.flink.responses import (
     RefusedRequest,
     SavepointStatus,
     ThreadDump,
+    Triggered,
 )
 
 PYTHON_DRIVER: Final = "org.apache.flink.client.python.PythonDriver"
@@ -48,14 +52,26 @@ RUNNER_THREAD: Final = "flink-jar-runner"
 BUSY_SECONDS: Final = 420.0
 """How long a submission waits for the end of another one."""
 CANCEL_SECONDS: Final = 45.0
-"""How long a job that is to be cancelled may take to appear: Airflow gives a task a minute."""
+"""How long a job that is to be cancelled may take to appear.
+
+In `on_kill` there is less time when a person ends a task or a worker shuts down: Airflow 3.3 kills
+the process five seconds after it was told to end.
+"""
 BUSY_POLL_SECONDS: Final = 1.0
 LOG_TAIL_LINES: Final = 5_000
 REQUEST_TIMEOUT: Final = httpx.Timeout(30.0, connect=10.0)
 SUBMISSION_TIMEOUT: Final = httpx.Timeout(180.0, connect=10.0)
 """A submission is answered when the script has ended, seconds later."""
-CHECKPOINT_CACHE_SECONDS: Final = 3.5
-"""A little more than Flink's default of `rest.cache.checkpoint-statistics.timeout`."""
+CACHE_TIMEOUTS: Final = ("rest.cache.checkpoint-statistics.timeout", "web.refresh-interval")
+"""Settings of Flink, the first that is set: how old its answers about checkpoints may be."""
+DEFAULT_CACHE_TIMEOUT: Final = "3 s"
+SPARE_CACHE_SECONDS: Final = 0.5
+FLINK_ERROR: Final = "org.apache.flink."
+"""Beginning of what Flink answers when it does not know a job or a savepoint."""
+DELETION_SECONDS: Final = 120.0
+DELETION_POLL_SECONDS: Final = 0.2
+STATE_IS_GONE: Final = "FileNotFoundException: Cannot find "
+"""What Flink says of a savepoint or checkpoint that it was to delete."""
 METRICS_FETCH_SECONDS: Final = 1.0
 """How long the TaskManagers may take to answer the JobManager."""
 JAVA_FRAMES: Final = ("\tat ", "\t...")
@@ -64,7 +80,7 @@ Answer = TypeVar("Answer")
 
 
 def _is_transient(error: BaseException) -> bool:
-    return isinstance(error, httpx.TransportError) or (
+    return isinstance(error, httpx.TransportError | FlinkUnreachableError) or (
         isinstance(error, FlinkRestError) and error.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
     )
 
@@ -80,8 +96,9 @@ _retried = tenacity.retry(
 class FlinkRestHook(BaseHook):
     """Talk to the JobManager of a session cluster.
 
-    Every call is retried on connection errors and 5xx answers. Repeating a stop is safe, because
-    the caller chooses the trigger id; a submission is repeated once no script runs any more.
+    Every call is retried on connection errors, 5xx answers and a 404 that is not Flink's. Repeating
+    a stop is safe, because the caller chooses the trigger id; a submission is repeated once no
+    script runs any more.
 
     Parameters
     ----------
@@ -169,7 +186,10 @@ class FlinkRestHook(BaseHook):
         status, reason = response.status_code, _reason(response.content)
         message = f"{method} {response.url}: HTTP {status}: {reason}"
         if status == httpx.codes.NOT_FOUND and path.startswith("/jobs/"):
-            raise FlinkJobNotFoundError(message, status)
+            # a proxy that has no Flink behind it must not make a running job a lost one
+            if reason.startswith(FLINK_ERROR):
+                raise FlinkJobNotFoundError(message, status)
+            raise FlinkUnreachableError(message, status)
         raise FlinkRestError(message, status)
 
     def _get(self, path: str, answer: type[Answer]) -> Answer:
@@ -208,9 +228,16 @@ class FlinkRestHook(BaseHook):
         """Like `checkpoints`, but as of this call or later: Flink answers from a cache.
 
         What is to continue from the last checkpoint of a job must not miss it.
+
+        Raises
+        ------
+        FlinkStateError
+            When the cluster's setting of how long it answers from there is not understood.
         """
         self.checkpoints(job_id)
-        time.sleep(CHECKPOINT_CACHE_SECONDS)
+        configuration = self.configuration()
+        timeouts = (configuration[name] for name in CACHE_TIMEOUTS if name in configuration)
+        time.sleep(seconds_of(next(timeouts, DEFAULT_CACHE_TIMEOUT)) + SPARE_CACHE_SECONDS)
         return self.checkpoints(job_id)
 
     def exceptions(self, job_id: str) -> JobExceptions:
@@ -319,7 +346,7 @@ class FlinkRestHook(BaseHook):
                 error, FlinkDuplicateJobError
             ):
                 raise
-            output = self.python_output()
+            output = self._python_output_or_why_not()
             duplicate = any(mark in f"{error}{output}" for mark in DUPLICATE_MARKS)
             kind = FlinkDuplicateJobError if duplicate else FlinkSubmissionError
             raise kind(f"{error}\n{output}", error.status_code) from None
@@ -365,12 +392,23 @@ class FlinkRestHook(BaseHook):
         threads = self._get("/jobmanager/thread-dump", ThreadDump).thread_infos
         return any(thread.name.startswith(RUNNER_THREAD) for thread in threads)
 
+    def _python_output_or_why_not(self) -> str:
+        """Read what a script wrote that has failed; that it cannot be read must not hide why."""
+        try:
+            return self.python_output()
+        except (httpx.TransportError, FlinkRestError) as error:
+            return f"(what the script wrote could not be read from the JobManager's log: {error})"
+
+    @_retried
     def python_output(self) -> str:
         """Read what the newest script wrote, without frames of Java.
 
         It comes from the JobManager's log, because Flink leaves it out of its answers.
         """
         with self.client.stream("GET", "/jobmanager/log") as response:
+            if not response.is_success:
+                status = response.status_code
+                raise FlinkRestError(f"GET {response.url}: HTTP {status}", status)
             lines = deque(response.iter_lines(), maxlen=LOG_TAIL_LINES)
         return script_output(lines)
 
@@ -419,12 +457,41 @@ class FlinkRestHook(BaseHook):
         except FlinkJobNotFoundError:
             return None
 
+    def delete_state(self, path: str) -> bool:
+        """Delete a savepoint or retained checkpoint and wait for it; False for one that is gone.
 
-def tls_context(extra: Mapping[str, Any]) -> ssl.SSLContext | bool:
-    """TLS settings of a connection's extra; False accepts any certificate."""
-    if extra.get("verify") is False:
-        return False
+        Parameters
+        ----------
+        path : str
+            URI of its folder, which the JobManager can write to.
+
+        Raises
+        ------
+        FlinkStateError
+            When it could not be deleted, or not in two minutes.
+        """
+        content = self._request("POST", "/savepoint-disposal", json={"savepoint-path": path})
+        trigger_id = msgspec.json.decode(content, type=Triggered).request_id
+        deadline = time.monotonic() + DELETION_SECONDS
+        while True:
+            status = self._get(f"/savepoint-disposal/{trigger_id}", SavepointStatus)
+            if status.operation:
+                break
+            if time.monotonic() > deadline:
+                raise FlinkStateError(f"Flink still deletes {path}")
+            time.sleep(DELETION_POLL_SECONDS)
+        cause = status.operation.failure_cause
+        if cause and STATE_IS_GONE not in cause.stack_trace:
+            raise FlinkStateError(_gist(cause.stack_trace.splitlines()))
+        return cause is None
+
+
+def tls_context(extra: Mapping[str, Any]) -> ssl.SSLContext:
+    """TLS settings of a connection's extra; with `verify` false any certificate is accepted."""
     context = ssl.create_default_context(cafile=extra.get("ca_file"))
+    if extra.get("verify") is False:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
     if extra.get("cert_file"):
         context.load_cert_chain(extra["cert_file"], extra.get("key_file"))
     return context
@@ -453,5 +520,10 @@ def _reason(content: bytes) -> str:
     except msgspec.DecodeError:
         return content.decode(errors="replace")[:500]
     lines = [line for error in errors for line in error.splitlines()]
+    return _gist(lines)
+
+
+def _gist(lines: Sequence[str]) -> str:
+    """First line of a stack trace, and the root cause."""
     causes = [line for line in lines if line.startswith("Caused by: ")]
     return "; ".join([*lines[:1], *causes[-1:]])

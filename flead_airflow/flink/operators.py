@@ -14,6 +14,7 @@ from functools import cached_property
 from itertools import count
 from typing import Any, Final, NoReturn
 
+import httpx
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow.sdk.types import RuntimeTaskInstanceProtocol
@@ -22,6 +23,7 @@ from flead_airflow.flink.arguments import check_program_arguments
 from flead_airflow.flink.errors import (
     FlinkDuplicateJobError,
     FlinkJobNotFoundError,
+    FlinkRestError,
     FlinkSubmissionError,
 )
 from flead_airflow.flink.hook import FlinkRestHook
@@ -131,6 +133,7 @@ class StartingJobMixin:
     hook: FlinkRestHook
     wait: Callable[..., NoReturn]
     log: Any
+    is_killed = False
 
     def await_start(self, job: Job | None, *, absent_is_final: bool = True) -> NoReturn:
         """Defer until the job has started; one that exists already has had some of its time.
@@ -150,12 +153,20 @@ class StartingJobMixin:
         """Return the id of the started job, or cancel it and wait for its end."""
         if event["started"]:
             self.log.info("Job %s has started: %s", self.job_id, event["detail"])
+            # Airflow calls `on_kill` in between and lets the task go on
+            if self.is_killed:
+                reason = f"job {self.job_id} had started and was cancelled: its task was ended"
+                raise self.failure(context, reason)
             return self.job_id
         reason = f"job {self.job_id} has not started: {event['detail']}"
         self.log.error("%s; it is cancelled", reason)
         self.hook.cancel(self.job_id)
         return self.wait(
-            FlinkJobEndedTrigger, self.fail_once_ended, END_SECONDS, carried={"reason": reason}
+            FlinkJobEndedTrigger,
+            self.fail_once_ended,
+            END_SECONDS,
+            carried={"reason": reason},
+            is_cancelled=True,
         )
 
     def fail_once_ended(self, context: Context, event: dict[str, Any], reason: str) -> NoReturn:
@@ -165,14 +176,19 @@ class StartingJobMixin:
         raise self.failure(context, reason)
 
     def on_kill(self) -> None:
-        """Cancel the job."""
+        """Cancel the job; a task that ends all the same fails."""
+        self.is_killed = True
         self.hook.cancel(self.job_id)
         self.log.warning("Job %s is cancelled in Flink, because its task was ended", self.job_id)
 
     def failure(self, context: Context, reason: str) -> AirflowFailException:
         """Leave the reason in the XCom; the task is not retried, because that cannot help."""
-        context["ti"].xcom_push(key=FAILURE_KEY, value={"job_id": self.job_id, "reason": reason})
+        self.leave_reason(context, reason)
         return AirflowFailException(reason)
+
+    def leave_reason(self, context: Context, reason: str) -> None:
+        """Leave in the XCom why this try has failed."""
+        context["ti"].xcom_push(key=FAILURE_KEY, value={"job_id": self.job_id, "reason": reason})
 
 
 class FlinkSubmitPythonJobOperator(StartingJobMixin, FlinkJobOperator):
@@ -244,8 +260,13 @@ class FlinkSubmitPythonJobOperator(StartingJobMixin, FlinkJobOperator):
     def execute(self, context: Context) -> None:
         """Submit the job, or attach to it, and defer until it has started."""
         check_program_arguments(self.arguments)
-        with self.guard(self.job_id):
-            job = self.hook.find_job(self.job_id) or self._submit(context)
+        try:
+            with self.guard(self.job_id):
+                job = self.hook.find_job(self.job_id) or self._submit(context)
+        except (FlinkRestError, httpx.TransportError) as error:
+            # the last of these tries may be the one that the run fails with
+            self.leave_reason(context, f"job {self.job_id} could not be submitted: {error}")
+            raise
         if job and job.state.ended:
             raise self.failure(
                 context,
@@ -389,6 +410,7 @@ class FlinkStopWithSavepointOperator(FlinkJobOperator):
             self.finish,
             self.stop_timeout_seconds,
             carried={"savepoint_path": path},
+            is_cancelled=path is None,
         )
 
     def finish(
@@ -449,7 +471,7 @@ class FlinkCancelOperator(FlinkJobOperator):
             self.log.info("There is no job to cancel")
             return
         self.hook.cancel(self.job_id)
-        self.wait(FlinkJobEndedTrigger, self.resume, self.cancel_timeout_seconds)
+        self.wait(FlinkJobEndedTrigger, self.resume, self.cancel_timeout_seconds, is_cancelled=True)
 
     def resume(self, context: Context, event: dict[str, Any]) -> str:
         """Return the state in which the job has ended."""

@@ -226,6 +226,12 @@ class SavepointStatus(msgspec.Struct, frozen=True):
     operation: SavepointOperation | None
 
 
+class Triggered(msgspec.Struct, frozen=True, rename="kebab"):
+    """Answer of what takes a while, such as `POST /savepoint-disposal`: the id to follow it by."""
+
+    request_id: str
+
+
 class ConfigEntry(msgspec.Struct, frozen=True):
     """One setting of the JobManager."""
 

@@ -15,7 +15,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from flead_airflow.flink.errors import FlinkRestError
 from flead_airflow.flink.hook import FlinkRestHook
-from flead_airflow.flink.responses import Job
+from flead_airflow.flink.responses import Job, JobStatus
 
 ERROR_CHARACTERS: Final = 4_000
 UNKNOWN: Final = "UNKNOWN"
@@ -195,24 +195,36 @@ class FlinkJobEndedTrigger(FlinkTrigger):
 
     The event has `state`, `UNKNOWN` for a job that the JobManager does not know and None for one
     that has not ended in time, and `detail`. An end that was asked for cannot be taken back, so a
-    user who ends the task ends only the wait. A job that the script of its submission makes only
-    now could not be told to end before: it is cancelled.
+    user who ends the task ends only the wait.
+
+    Parameters
+    ----------
+    job_id, flink_conn_id, deadline, poll_seconds
+        See `FlinkTrigger`.
+    is_cancelled : bool
+        Whether the job was cancelled; one that the script of its submission makes only now could
+        not be told then, and is cancelled when it is seen.
     """
 
-    comes_late = False
+    def __init__(self, *, is_cancelled: bool = False, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.is_cancelled = is_cancelled
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what the constructor takes."""
+        return super().arguments() | {"is_cancelled": self.is_cancelled}
 
     def look(self, hook: FlinkRestHook) -> Payload | str:
         """Tell whether the job has ended."""
         job = hook.find_job(self.job_id)
         if job is None:
-            self.comes_late = True
             if hook.runs_script():
                 return "a script runs that may yet submit the job"
             # the script may have ended between the two looks
             job = hook.find_job(self.job_id)
         if job is None:
             return {"state": UNKNOWN, "detail": "the JobManager does not know the job"}
-        if self.comes_late and not job.state.ended:
+        if self.is_cancelled and not (job.state.ended or job.state is JobStatus.CANCELLING):
             hook.cancel(self.job_id)
         detail = f"the job is {job.state}"
         return {"state": job.state.value, "detail": detail} if job.state.ended else detail

@@ -79,6 +79,57 @@ def test_another_file_system_is_refused_by_the_name_of_the_setting(directories, 
         newest(*directories)
 
 
+@pytest.mark.parametrize("mounted", ["nothing", "a file"])
+def test_checkpoints_that_this_machine_cannot_read_are_not_taken_for_none(tmp_path, mounted):
+    folder = tmp_path / "checkpoints"
+    if mounted == "a file":
+        folder.touch()
+
+    with pytest.raises(FlinkStateError, match=rf"{folder.as_uri()}, cannot be read.*: mount it"):
+        newest(folder.as_uri())
+
+
+def test_checkpoints_of_a_job_that_may_not_be_read_are_not_taken_for_none(tmp_path):
+    (tmp_path / JOB).touch()
+
+    with pytest.raises(FlinkStateError, match=f"Not a directory: {tmp_path / JOB}"):
+        newest(tmp_path)
+
+
+def test_savepoints_that_may_not_be_read_are_not_taken_for_none(tmp_path):
+    (tmp_path / "savepoints").touch()
+
+    with pytest.raises(FlinkStateError, match=r"`execution\.checkpointing\.savepoint-dir`"):
+        newest(tmp_path, tmp_path / "savepoints")
+
+
+def test_there_may_be_no_folder_of_savepoints_before_the_first(tmp_path):
+    path = checkpoint(tmp_path / "checkpoints", 1)
+
+    assert newest(tmp_path / "checkpoints", tmp_path / "savepoints") == path.as_uri()
+
+
+@pytest.mark.parametrize(
+    ("path", "is_held"),
+    [
+        (f"file:/c/{JOB}/chk-7", True),
+        (f"file:///c/{JOB}/chk-7", True),
+        (f"/c/{JOB}/chk-7/", True),
+        ("file:/s/savepoint-000000-0123456789ab", True),
+        (f"file:/backup/{JOB}/chk-7", False),
+        ("file:/c/00000000000000000000000000000002/chk-7", False),
+        (f"file:/c/{JOB}/shared", False),
+        ("file:/s/savepoint-000001-0123456789ab", False),
+        ("file:/backup/savepoint-000000-0123456789ab", False),
+        (f"s3://c/{JOB}/chk-7", False),
+    ],
+)
+def test_the_state_of_a_job_is_known_by_its_name_and_place(path, is_held):
+    directories = StateDirectories("file:///c", "file:///s/")
+
+    assert directories.hold_state_of(JOB, path) is is_held
+
+
 def test_directories_are_read_under_their_names_of_today_and_of_before():
     assert StateDirectories.of(
         {"execution.checkpointing.dir": "s3://c", "state.savepoints.dir": "s3://s"}

@@ -58,6 +58,7 @@ PARAMS = {
     "devices": None,
     "device_ttl_days": 7,
     "fresh": False,
+    "restore_from": "",
     "resume": False,
 }
 CONFIGURATION = TrainingDeployment(
@@ -483,6 +484,24 @@ class TestCheckBeforeTheStop:
         assert len(queued_controls(servers)) == 1
 
     # The last, because it ends the job that the others share.
+    def test_starts_from_what_a_person_names_though_the_state_of_the_last_job_cannot_be_found(
+        self, servers, flink_hook, deploy, configure
+    ):
+        record_active(servers.database_url, deploy("a").job_id)
+        configure({"execution.checkpointing.dir": "s3://bucket/checkpoints"})
+        with pytest.raises(FlinkStateError, match="deploy with `restore_from`"):
+            find_running_job(servers, flink_hook, PARAMS)
+        named = {"restore_from": " s3://bucket/checkpoints/7b2b/chk-7 "}
+
+        assert find_running_job(servers, flink_hook, PARAMS | named) is None
+        assert deploy("b", **named).savepoint_path == "s3://bucket/checkpoints/7b2b/chk-7"
+
+    def test_from_nothing_and_from_what_a_person_names_is_refused(self, servers, flink_hook):
+        both = {"fresh": True, "restore_from": SAVEPOINT}
+
+        with pytest.raises(ValueError, match="set one only"):
+            find_running_job(servers, flink_hook, PARAMS | both)
+
     def test_needs_no_files_of_a_job_that_flink_knows(
         self, servers, flink_hook, running, configure, deploy
     ):
@@ -532,6 +551,14 @@ class TestResumedDeployment:
 
         assert (resumed.savepoint_path, resumed.job_id == first.job_id) == (checkpoint, False)
         assert open_resumed(servers, flink_hook) == resumed
+
+    def test_is_refused_when_the_checkpoint_that_its_job_has_completed_is_not_there(
+        self, servers, flink_hook, deploy
+    ):
+        record_active(servers.database_url, deploy("a").job_id)
+
+        with pytest.raises(FlinkStateError, match="has completed a checkpoint, and none is"):
+            open_resumed(servers, flink_hook)
 
     def test_uses_the_addresses_of_today(self, servers, flink_hook, deploy):
         suspend(servers, deploy("a").job_id, SAVEPOINT)

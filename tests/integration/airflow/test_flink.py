@@ -7,6 +7,7 @@ import time
 import uuid
 from contextlib import contextmanager
 
+import httpx
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 from structlog.testing import capture_logs
@@ -228,6 +229,31 @@ class TestSubmission:
 
         assert wait_until_ended(hook, job_id) is JobStatus.CANCELED
 
+    def test_whose_worker_is_told_to_end_while_it_takes_up_the_started_job_fails(
+        self, hook, job_id, tiny_job
+    ):
+        operator, ti = submission(job_id, tiny_job), TaskInstance()
+        [event] = events_of(defer(operator))
+        operator.on_kill()
+
+        with pytest.raises(AirflowFailException, match="had started and was cancelled"):
+            operator.resume({"ti": ti}, event)
+
+        assert ti.pushed[FAILURE_KEY]["job_id"] == job_id
+        assert wait_until_ended(hook, job_id) is JobStatus.CANCELED
+
+    def test_to_a_cluster_that_does_not_answer_leaves_the_reason_and_is_tried_again(
+        self, job_id, tiny_job, monkeypatch
+    ):
+        monkeypatch.setenv("AIRFLOW_CONN_NOWHERE", "http://127.0.0.1:9")
+        operator, ti = submission(job_id, tiny_job), TaskInstance()
+        operator.flink_conn_id = "nowhere"
+
+        with pytest.raises(httpx.ConnectError):
+            execute(operator, ti)
+
+        assert "could not be submitted: " in ti.pushed[FAILURE_KEY]["reason"]
+
     def test_gives_a_job_that_it_attaches_to_what_is_left_of_its_time(self, hook, job_id, tiny_job):
         hook.run_python_job(job_id, tiny_job, parallelism=64)
         while (job := hook.job(job_id)).now - job.start_time < 3_000:
@@ -391,7 +417,7 @@ class TestTrigger:
         [
             (FlinkJobStartedTrigger, {"absent_is_final": False}),
             (FlinkSavepointTrigger, {"trigger_id": "1" * 32}),
-            (FlinkJobEndedTrigger, {}),
+            (FlinkJobEndedTrigger, {"is_cancelled": True}),
         ],
     )
     def test_is_rebuilt_from_its_class_path_and_all_its_arguments(self, kind, further):

@@ -17,7 +17,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from flead_airflow.flink.errors import FlinkRestError
+from flead_airflow.flink import hook as hook_module
+from flead_airflow.flink.errors import FlinkRestError, FlinkSubmissionError, FlinkUnreachableError
 from flead_airflow.flink.hook import FlinkRestHook
 
 OVERVIEW = {
@@ -59,20 +60,34 @@ def certificate(folder, name):
     return str(cert_file), str(key_file)
 
 
+JAR = {"id": "1_flink-python.jar", "name": "flink-python.jar", "uploaded": 1}
+CHECKPOINTS = {
+    "counts": {"restored": 0, "total": 0, "in_progress": 0, "completed": 0, "failed": 0},
+    "latest": {"completed": None, "savepoint": None, "failed": None, "restored": None},
+}
+
+
 class Cluster:
-    """Answers `GET /overview`, at first with the statuses that it is told to."""
+    """Answers `GET /overview` and what else it has, at first with the statuses it is told to."""
 
     def __init__(self):
+        self.answers = {"/overview": OVERVIEW}
+        self.refusal = json.dumps({"errors": ["not now"]})
         self.statuses = []
         self.seen = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.do_GET()
+
             def do_GET(self):
                 outer.seen.append(self.headers.get("Authorization"))
                 status = outer.statuses.pop(0) if outer.statuses else 200
-                body = OVERVIEW if status == httpx.codes.OK else {"errors": ["not now"]}
-                content = json.dumps(body).encode()
+                found = status == httpx.codes.OK
+                text = json.dumps(outer.answers[self.path]) if found else outer.refusal
+                content = text.encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
@@ -167,6 +182,28 @@ def test_shows_its_own_certificate_to_a_cluster_that_asks_for_it(connect, tls, o
         assert hook.overview().slots_total == 4
 
 
+def test_shows_its_own_certificate_to_a_cluster_whose_own_it_does_not_check(connect, tls, tmp_path):
+    cert_file, key_file = certificate(tmp_path, "airflow")
+    tls.verify_mode = ssl.CERT_REQUIRED
+    tls.load_verify_locations(cert_file)
+
+    with connect(tls, verify=False, cert_file=cert_file, key_file=key_file) as hook:
+        assert hook.overview().slots_total == 4
+
+
+def test_says_why_a_script_failed_also_when_its_log_cannot_be_read(cluster, connect):
+    cluster.answers = {"/jars": {"files": [JAR]}, "/jobmanager/thread-dump": {"threadInfos": []}}
+    # the jar, the scripts that run, whether there is such a job, the POST, and the log
+    cluster.statuses = [200, 200, 404, 400, *[503] * 5]
+    cluster.refusal = json.dumps({"errors": ["org.apache.flink.util.FlinkException: it broke"]})
+
+    with (
+        connect(python_jar="flink-python.jar") as hook,
+        pytest.raises(FlinkSubmissionError, match=r"it broke\n.*could not be read.*HTTP 503"),
+    ):
+        hook.run_python_job("0" * 32, "job.py")
+
+
 def test_tries_again_what_the_cluster_could_not_answer(cluster, connect):
     cluster.statuses = [503, 500]
 
@@ -192,3 +229,45 @@ def test_gives_up_after_five_tries(cluster, connect):
         hook.overview()
 
     assert len(cluster.seen) == 5
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "404 page not found\n",
+        "<html><title>default backend - 404</title></html>",
+        '{"errors": [{"code": "NOT_FOUND", "message": "no such route"}]}',
+        '{"errors": ["no such route"]}',
+    ],
+)
+def test_does_not_take_a_proxy_that_reaches_no_cluster_for_one_without_the_job(
+    cluster, connect, refusal
+):
+    cluster.statuses, cluster.refusal = [404] * 9, refusal
+
+    with connect() as hook, pytest.raises(FlinkUnreachableError, match="HTTP 404"):
+        hook.find_job("0" * 32)
+
+    assert len(cluster.seen) == 5
+
+
+@pytest.mark.parametrize(
+    ("configuration", "seconds"),
+    [
+        ({}, 3.5),
+        ({"web.refresh-interval": "20000"}, 20.5),
+        ({"web.refresh-interval": "1 min", "rest.cache.checkpoint-statistics.timeout": "2 s"}, 2.5),
+    ],
+)
+def test_waits_for_checkpoints_as_long_as_the_cluster_answers_from_its_cache(
+    cluster, connect, configuration, seconds, monkeypatch
+):
+    waited = []
+    monkeypatch.setattr(hook_module.time, "sleep", waited.append)
+    entries = [{"key": key, "value": value} for key, value in configuration.items()]
+    cluster.answers = {"/jobmanager/config": entries, "/jobs/one/checkpoints": CHECKPOINTS}
+
+    with connect() as hook:
+        assert hook.settled_checkpoints("one").latest.completed is None
+
+    assert waited == [seconds]

@@ -237,3 +237,58 @@ class TestReplacement:
 
         assert (active.attempt, active.reason) == (2, "e has not started")
         assert deployments.attempt_of(cursor, stopped.job_id).status is AttemptStatus.SUPERSEDED
+
+
+class TestOldStates:
+    """Six jobs, one after the other, of which each was restored from the savepoint before."""
+
+    @pytest.fixture
+    def jobs(self, cursor):
+        jobs, state = [], None
+        for name in "abcdef":
+            job = deployments.open_attempt(cursor, name, CONFIGURATION, state).job_id
+            deployments.mark_active(cursor, job)
+            state = f"file:/savepoints/savepoint-{job[:6]}-0"
+            deployments.mark_stopped(cursor, job, "replaced", state)
+            jobs.append(job)
+        return jobs
+
+    def test_are_those_of_jobs_before_the_newest_and_what_they_were_restored_from(
+        self, cursor, jobs
+    ):
+        # the fifth was restored from the fourth
+        assert deployments.jobs_with_old_states(cursor, kept=2) == jobs[:3]
+        assert deployments.jobs_with_old_states(cursor, kept=20) == []
+
+    def test_are_none_of_a_job_whose_checkpoint_a_kept_one_was_restored_from(self, cursor, jobs):
+        restored_from = f"s3://bucket/checkpoints/{jobs[1]}/chk-7"
+        deployments.open_attempt(cursor, "g", CONFIGURATION, restored_from)
+
+        assert deployments.jobs_with_old_states(cursor, kept=1) == [jobs[0], *jobs[2:5]]
+
+    def test_are_none_of_what_may_still_be_resumed_however_many_failed_since(self, cursor, jobs):
+        for name in "ghijk":
+            failed = deployments.open_attempt(cursor, name, CONFIGURATION)
+            deployments.mark_posted(cursor, failed.job_id)
+            deployments.mark_failed(cursor, failed.job_id, "no slots")
+
+        assert deployments.jobs_with_old_states(cursor, kept=1) == jobs[:4]
+
+    def test_are_none_of_a_job_that_was_never_posted_or_whose_states_were_deleted(
+        self, cursor, jobs
+    ):
+        deployments.mark_states_deleted(cursor, jobs[0])
+        cursor.execute(
+            "UPDATE training_deployments SET posted_at = NULL WHERE job_id = %s", (jobs[1],)
+        )
+
+        assert deployments.jobs_with_old_states(cursor, kept=2) == [jobs[2]]
+
+    def test_are_named_by_what_left_them_and_by_what_was_restored_from_them(self, cursor, jobs):
+        checkpoint = f"s3://bucket/checkpoints/{jobs[1]}/chk-7"
+        deployments.open_attempt(cursor, "g", CONFIGURATION, checkpoint)
+
+        assert set(deployments.named_states(cursor)) == {
+            checkpoint,
+            *(f"file:/savepoints/savepoint-{job[:6]}-0" for job in jobs),
+        }

@@ -1,0 +1,1 @@
+ALTER TABLE training_deployments DROP COLUMN IF EXISTS states_deleted_at;
