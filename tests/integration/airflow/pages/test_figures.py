@@ -205,6 +205,7 @@ class TestDevices:
             {"device_id": "c", "log_loss": 0.2, "training_status": "drifting"},
             {"device_id": "d_50%", "rows_labelled": 0, **unmeasured},
             {"device_id": "e", "log_loss": 0.3, "kafka_timestamp": fleet.now - 60 * MINUTE},
+            {"device_id": "f", "training_status": "drifting", "rows_labelled": 0, **unmeasured},
             *(
                 {"device_id": f"x-{number:02}", "log_loss": 0.05, "training_status": "converged"}
                 for number in range(60)
@@ -220,15 +221,15 @@ class TestDevices:
         return listed
 
     def test_the_worst_come_first(self, many, names):
-        assert names()[:5] == ["c", "b", "e", "a", "x-00"]
+        assert names()[:6] == ["c", "f", "b", "e", "a", "x-00"]
 
     def test_pages_follow_each_other_without_a_gap(self, many, names, read):
         pages = [names(f"?page={page}") for page in (1, 2, 3)]
 
-        assert [len(page) for page in pages] == [25, 25, 15]
-        assert len({name for page in pages for name in page}) == 65
+        assert [len(page) for page in pages] == [25, 25, 16]
+        assert len({name for page in pages for name in page}) == 66
         assert pages[2][-1] == "d_50%"
-        assert "51 to 65 of 65" in read("devices?page=3")
+        assert "51 to 66 of 66" in read("devices?page=3")
 
     @pytest.mark.parametrize(
         ("query", "first"),
@@ -248,7 +249,7 @@ class TestDevices:
     @pytest.mark.parametrize(
         ("query", "found"),
         [
-            ("?status=drifting", ["c"]),
+            ("?status=drifting", ["c", "f"]),
             ("?status=silent", ["e"]),
             ("?search=X-1&status=converged", [f"x-{number}" for number in range(10, 20)]),
             ("?search=50%25", ["d_50%"]),
