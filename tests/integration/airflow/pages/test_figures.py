@@ -434,6 +434,23 @@ class TestModels:
         fleet.version(2, head=False, feature_schema="other")
 
         assert viewer.get(f"{URL_PREFIX}/models/compare?a=1&b=2").status_code == 409
+    def test_an_accuracy_has_the_version_that_it_was_measured_of(self, fleet, read):
+        measured = {"metrics_rows": 400, "metrics_log_loss_sum": 50.0, "metrics_tp": 20}
+        fleet.version(1, at=3 * MINUTE, **measured, metrics_tn=360, metrics_fp=20)
+        fleet.version(2, at=2 * MINUTE)
+
+        text = read("pipeline")
+
+        assert (
+            "global-model-updates topic ok version 2, 2 min ago accuracy 95.0 % of version 1"
+            in text
+        )
+
+    def test_a_model_that_was_not_measured_has_no_accuracy(self, fleet, read):
+        fleet.version(2, at=2 * MINUTE)
+
+        assert f"version 2, 2 min ago accuracy {NOTHING} " in read("pipeline")
+
 
     def test_says_what_was_decided_on_what(self, fleet, read):
         fleet.version(1)
