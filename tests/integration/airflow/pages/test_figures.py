@@ -525,3 +525,4 @@ class TestTuning:
         fleet.decision(3)
 
         assert "Decide in Airflow" not in viewer.get(f"{URL_PREFIX}/tuning").text
+        other = {"trial": "3-2", "fraction": 0.1, "hyperparameters": {"learning_rate": 0.1}}
