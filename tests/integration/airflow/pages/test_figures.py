@@ -147,6 +147,23 @@ class TestOverview:
         assert "1 evaluation in quarantine" in text
         assert "A tuning decision (revision 3) waits for an approval" in text
 
+    @pytest.mark.parametrize(
+        ("number", "told"),
+        [
+            (1, "1 message waits longer than 5 minutes to be published"),
+            (2, "2 messages wait longer than 5 minutes to be published"),
+        ],
+    )
+    def test_counts_the_messages_that_wait_too_long(self, number, told, fleet, read):
+        for _ in range(number):
+            fleet.write(
+                "outbox",
+                {"topic": "evaluation-feedback", "key": "pump-1", "state": "ready", "value": "{}",
+                 "created_at": fleet.now - 6 * MINUTE},
+            )  # fmt: skip
+
+        assert told in read("overview")
+
     def test_leads_from_the_newest_anomalies_to_their_devices(self, fleet, viewer, read):
         for number in range(7):
             fleet.anomaly(f"pump {number}", at=number * MINUTE, offset=number)
