@@ -277,6 +277,21 @@ class TestDevices:
     def test_status_and_name_narrow_the_list(self, query, found, many, names):
         assert sorted(names(query)) == found
 
+    @pytest.mark.parametrize(
+        ("query", "kept"),
+        [
+            ("", {}),
+            ("?sort=accuracy&order=desc", {"sort": "accuracy", "order": "desc"}),
+            ("?sort=accuracy&order=asc", {"sort": "accuracy"}),
+            ("?order=asc&status=drifting", {"status": "drifting", "order": "asc"}),
+        ],
+    )
+    def test_a_search_keeps_status_and_order(self, query, kept, many, viewer):
+        page = viewer.get(f"{URL_PREFIX}/devices{query}").text
+
+        hidden = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]+)">', page)
+        assert dict(hidden) == kept
+
     @pytest.mark.parametrize("query", ["?sort=device_id; DROP", "?page=0", "?status=odd"])
     def test_what_cannot_be_asked_for_is_refused(self, query, fleet, viewer):
         assert viewer.get(f"{URL_PREFIX}/devices{query}").status_code == 422
