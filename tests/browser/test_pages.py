@@ -180,7 +180,7 @@ def test_a_device_shows_its_anomalies(admin, names, ask):
         """
         SELECT count(*) FROM anomalies WHERE device_id = %s AND event_time > (
             SELECT greatest(
-                (SELECT max(slot_start) FROM device_samples WHERE device_id = %s),
+                (SELECT max(event_time) FROM device_samples WHERE device_id = %s),
                 (SELECT max(event_time) FROM anomalies WHERE device_id = %s)
             )
         ) - INTERVAL '1 hour'
@@ -212,7 +212,7 @@ def test_the_picture_of_a_stream_has_a_table_with_the_same_figures(admin, names,
     stored = ask(
         """
         SELECT count(*), max(z_score) FROM anomalies WHERE device_id = %s AND event_time > (
-            SELECT max(slot_start) FROM device_samples WHERE device_id = %s
+            SELECT max(event_time) FROM device_samples WHERE device_id = %s
         ) - INTERVAL '15 minutes'
         """,
         *(names["device"],) * 2,

@@ -343,6 +343,21 @@ class TestDevice:
         assert [value for _, value in drawn["probability"]["anomaly by z-score"]] == [0.875]
         assert [value for _, value in drawn["z-scores"]["z-score"]] == [4.25]
 
+    def test_the_stream_ends_with_its_newest_row_not_with_the_begin_of_its_slot(
+        self, fleet, viewer
+    ):
+        newest = fleet.now - MINUTE
+        for offset, (row, slot) in enumerate([(0, 14), (2, 14), (6, 29)], 1):
+            fleet.sample(
+                "pump-1", MINUTE + timedelta(seconds=row), offset,
+                slot_start=newest - timedelta(seconds=slot),
+            )  # fmt: skip
+
+        page = viewer.get(f"{URL_PREFIX}/devices/pump-1").text
+
+        stream = json.loads(re.search(r'id="stream-data">(.*?)</script>', page)[1])
+        assert stream["ends"][1] == newest.timestamp() * 1_000
+
     def test_reaches_back_as_far_as_asked(self, pump, charts):
         assert len(charts("devices/pump-1?reach=6h")["z-scores"]["z-score"]) == 2
         assert "speed" in charts("devices/pump-1?reach=1h")["stream"]
@@ -419,6 +434,23 @@ class TestPipeline:
         assert "Aggregation Airflow ok round 1, 2 min ago updates 37 of 40" in text
         assert "Model evaluation Spark ok versions 1 labelled rows 1,900 run 1 min ago" in text
 
+    def test_an_accuracy_has_the_version_that_it_was_measured_of(self, fleet, read):
+        measured = {"metrics_rows": 400, "metrics_log_loss_sum": 50.0, "metrics_tp": 20}
+        fleet.version(1, at=3 * MINUTE, **measured, metrics_tn=360, metrics_fp=20)
+        fleet.version(2, at=2 * MINUTE)
+
+        text = read("pipeline")
+
+        assert (
+            "global-model-updates topic ok version 2, 2 min ago accuracy 95.0 % of version 1"
+            in text
+        )
+
+    def test_a_model_that_was_not_measured_has_no_accuracy(self, fleet, read):
+        fleet.version(2, at=2 * MINUTE)
+
+        assert f"version 2, 2 min ago accuracy {NOTHING} " in read("pipeline")
+
     def test_a_broken_rule_shows_at_the_part_that_it_is_about(self, fleet, read):
         broken = [{"rule": "stream_lag_seconds", "value": 400.0, "limit": 330.0}]
         fleet.reading(verdict="breached", reasons=Jsonb(broken), stream_lag_rows=9_000)
@@ -466,23 +498,6 @@ class TestModels:
         fleet.version(2, head=False, feature_schema="other")
 
         assert viewer.get(f"{URL_PREFIX}/models/compare?a=1&b=2").status_code == 409
-    def test_an_accuracy_has_the_version_that_it_was_measured_of(self, fleet, read):
-        measured = {"metrics_rows": 400, "metrics_log_loss_sum": 50.0, "metrics_tp": 20}
-        fleet.version(1, at=3 * MINUTE, **measured, metrics_tn=360, metrics_fp=20)
-        fleet.version(2, at=2 * MINUTE)
-
-        text = read("pipeline")
-
-        assert (
-            "global-model-updates topic ok version 2, 2 min ago accuracy 95.0 % of version 1"
-            in text
-        )
-
-    def test_a_model_that_was_not_measured_has_no_accuracy(self, fleet, read):
-        fleet.version(2, at=2 * MINUTE)
-
-        assert f"version 2, 2 min ago accuracy {NOTHING} " in read("pipeline")
-
 
     def test_says_what_was_decided_on_what(self, fleet, read):
         fleet.version(1)
@@ -536,13 +551,17 @@ class TestTuning:
         self, fleet, viewer, read
     ):
         trial = {"trial": "3-1", "fraction": 0.1, "hyperparameters": {"learning_rate": 0.2}}
+        other = {"trial": "3-2", "fraction": 0.1, "hyperparameters": {"learning_rate": 0.1}}
         arm = {"trial": "3-1", "devices": 41, "mean_difference": -0.034, "p_value": 0.002,
                "p_holm": 0.006}  # fmt: skip
-        judged = {"control_devices": 280, "control_mean": -0.012, "arms": [arm], "winner": "3-1"}
+        lost = {"trial": "3-2", "devices": 40, "mean_difference": 0.004, "p_value": 0.41,
+                "p_holm": 0.41}  # fmt: skip
+        judged = {"control_devices": 280, "control_mean": -0.012, "arms": [lost, arm],
+                  "winner": "3-1"}  # fmt: skip
         fleet.decision(
             3, status="awaiting_approval", decided_at=None, settled_at=None,
-            reason="3-1 has won by far", hyperparameters='{"learning_rate": 0.2}',
-            trials=Jsonb([trial]), evidence=Jsonb({"judgement": judged}),
+            reason="3-1 has won by far",
+            trials=Jsonb([other, trial]), evidence=Jsonb({"judgement": judged}),
         )  # fmt: skip
 
         text = read("tuning")
@@ -557,4 +576,3 @@ class TestTuning:
         fleet.decision(3)
 
         assert "Decide in Airflow" not in viewer.get(f"{URL_PREFIX}/tuning").text
-        other = {"trial": "3-2", "fraction": 0.1, "hyperparameters": {"learning_rate": 0.1}}
