@@ -85,6 +85,7 @@ class TestNothingYet:
 
         assert answer.status_code == 404
         assert "<h1>There is no " in answer.text
+        assert "<title>There is no " in answer.text
 
 
 class TestOverview:
