@@ -291,6 +291,22 @@ def test_a_page_renews_itself_without_losing_the_place(admin, ask, write):
     expect(page.locator("#accuracy-table table")).to_be_visible()
 
 
+def test_what_was_typed_stays_when_the_page_renews_itself(admin, names, write):
+    page = admin.open("/models")
+    typed = page.get_by_role("spinbutton", name="Compare version")
+    typed.fill("3")
+    typed.blur()
+
+    write(
+        "UPDATE model_head SET version = %(parent)s WHERE version = %(head)s",
+        names,
+        undo="UPDATE model_head SET version = %(head)s WHERE version = %(parent)s",
+    )
+
+    expect(page.locator(f"#version-{names['parent']}")).to_contain_text("in use")
+    expect(typed).to_have_value("3")
+
+
 def test_a_focused_link_leads_to_the_same_device_when_others_become_worse(admin, names, ask, write):
     page = admin.open("/devices")
     link = page.get_by_role("link", name=names["device"], exact=True)
