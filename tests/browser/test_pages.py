@@ -228,13 +228,14 @@ def test_models_are_listed_and_compared(admin, names, ask):
     assert weights.count() in {inputs, inputs + 1}
 
 
-def test_a_model_is_rolled_back_only_after_a_confirmation(admin, names):
+def test_a_model_is_rolled_back_only_after_a_confirmation(admin, names, axe):
     page = admin.open("/models")
     dialog = page.get_by_role("dialog")
 
     page.get_by_role("button", name=f"Roll back to version {names['parent']}").click()
     expect(dialog).to_contain_text(f"Roll back to version {names['parent']}?")
     expect(dialog.get_by_label("Why")).to_be_focused()
+    assert admin.serious_violations(axe) == []
     page.keyboard.press("Escape")
 
     expect(dialog).to_be_hidden()
