@@ -5,6 +5,8 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.site import Visitor
+
 DARK = "() => document.documentElement.dataset.theme"
 
 
@@ -68,3 +70,16 @@ def test_nobody_sees_anything_without_a_login(site, browser):
 
     assert answers == [401, 401]
     context.close()
+def test_who_is_logged_out_comes_back_to_the_page_by_the_login(site, browser):
+    stranger = Visitor(browser, site, None)
+    address = f"{site.url}/flead/devices?status=drifting"
+
+    stranger.page.goto(address)
+    stranger.page.get_by_role("link", name="Log in").click()
+    stranger.fill_in_login("admin")
+
+    expect(stranger.page).to_have_url(address)
+    expect(stranger.page.get_by_role("heading", name="Devices")).to_be_visible()
+    stranger.close()
+
+
