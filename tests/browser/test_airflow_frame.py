@@ -40,6 +40,19 @@ def test_a_link_to_airflow_leaves_the_frame(admin):
     expect(page).to_have_url(re.compile("/dags/hyperparameter_tuning"))
 
 
+def test_a_decision_that_waits_leads_to_where_airflow_asks_for_it(admin):
+    page = admin.page
+    page.get_by_role("link", name="Fleet").click()
+    frame = page.frame_locator("iframe")
+
+    frame.get_by_role("link", name="Tuning").first.click()
+    frame.get_by_role("link", name="Decide in Airflow").click()
+
+    # No run of this Airflow waits: its list of all that do is the place.
+    expect(page).to_have_url(re.compile("/required_actions"))
+    expect(page.get_by_text("No Required Actions found")).to_be_visible()
+
+
 def test_the_theme_is_airflows(admin, site):
     admin.page.evaluate("() => localStorage.setItem('theme', 'dark')")
 
@@ -60,16 +73,6 @@ def test_a_viewer_sees_and_cannot_act(site, visit):
     assert viewer.noticed() == []
 
 
-def test_nobody_sees_anything_without_a_login(site, browser):
-    context = browser.new_context()
-    page = context.new_page()
-
-    answers = [
-        page.goto(f"{site.url}/flead/{name}").status for name in ("overview", "static/pages.css")
-    ]
-
-    assert answers == [401, 401]
-    context.close()
 def test_who_is_logged_out_comes_back_to_the_page_by_the_login(site, browser):
     stranger = Visitor(browser, site, None)
     address = f"{site.url}/flead/devices?status=drifting"
@@ -83,3 +86,13 @@ def test_who_is_logged_out_comes_back_to_the_page_by_the_login(site, browser):
     stranger.close()
 
 
+def test_nobody_sees_anything_without_a_login(site, browser):
+    context = browser.new_context()
+    page = context.new_page()
+
+    answers = [
+        page.goto(f"{site.url}/flead/{name}").status for name in ("overview", "static/pages.css")
+    ]
+
+    assert answers == [401, 401]
+    context.close()
