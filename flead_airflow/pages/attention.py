@@ -66,7 +66,8 @@ def _of_decisions(found: Row) -> list[Item]:
         text = f"Version {version} was taken back in the last 7 days"
         items.append(Item("warn", text, "See the models", page="/models"))
     if number := found.get("unpublished"):
-        text = f"{number} messages wait longer than 5 minutes to be published"
+        messages = "messages wait" if number > 1 else "message waits"
+        text = f"{number:,} {messages} longer than 5 minutes to be published"
         items.append(Item("bad", text, "See the rounds", airflow="/dags/aggregation_round"))
     return items
 

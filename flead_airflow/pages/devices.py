@@ -45,13 +45,14 @@ class View(msgspec.Struct, frozen=True):
     def address(self, **changes: object) -> str:
         """Return the query of this view with changes, without what is the default."""
         view = {**msgspec.structs.asdict(self), "page": 1, **changes}
-        order = "desc" if view.pop("descending") else "asc"
-        default = "desc" if view["sort"] in DESCENDING_FIRST else "asc"
-        known = {"search": "", "status": "", "sort": "worst", "page": 1}
-        parts = {name: value for name, value in view.items() if value != known[name]}
-        if order != default:
-            parts["order"] = order
-        return "?" + urlencode(parts)
+        view["order"] = _order(view["sort"], descending=view.pop("descending"))
+        default = {"search": "", "status": "", "sort": "worst", "page": 1, "order": ""}
+        return "?" + urlencode({name: view[name] for name in view if view[name] != default[name]})
+
+    @property
+    def order(self) -> str:
+        """Which way the view is sorted, as addresses have it: "" is that of its column."""
+        return _order(self.sort, descending=self.descending)
 
     def sorted_by(self, sort: str) -> str:
         """Return the query that sorts by a column, the other way round if it is already."""
@@ -64,6 +65,10 @@ class View(msgspec.Struct, frozen=True):
         if sort != self.sort:
             return "none"
         return "descending" if self.descending else "ascending"
+
+
+def _order(sort: str, *, descending: bool) -> str:
+    return "" if descending == (sort in DESCENDING_FIRST) else "desc" if descending else "asc"
 
 
 @router.get("/devices")

@@ -176,9 +176,12 @@ def models(head: Row | None, now: datetime) -> Part:
     """Tell of the model that devices use."""
     if head is None:
         return Part("global-model-updates", "topic", "unknown", [("version", "none yet")])
+    accuracy = formats.percent(head["global_accuracy"])
+    if head["measured_version"] is not None:
+        accuracy += f" of version {head['measured_version']}"
     facts = [
         ("version", f"{head['version']}, {formats.ago(head['promoted_at'], now)}"),
-        ("accuracy", formats.percent(head["global_accuracy"])),
+        ("accuracy", accuracy),
     ]
     return Part("global-model-updates", "topic", "ok", facts, page="/models")
 

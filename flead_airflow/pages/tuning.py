@@ -37,8 +37,13 @@ def gather(cursor: Cursor) -> dict[str, Any]:
 
 
 def changes(decision: Row) -> list[tuple[str, object, object]]:
-    """Return what a decision changes: name, value before, value after."""
+    """Return what a decision changes, or an approval would: name, value before, value after."""
     before, after = decision["incumbent"], decision["hyperparameters"]
+    if decision["status"] == "awaiting_approval":
+        # Until then the decision's own are the incumbent's, which the fleet trains with meanwhile.
+        winner = decision["evidence"]["judgement"]["winner"]
+        tried = {each["trial"]: each["hyperparameters"] for each in decision["trials"]}
+        after = tried[winner]
     return [
         (name, before.get(name), value)
         for name, value in after.items()

@@ -28,7 +28,11 @@ listed AS (
         device_id,
         status,
         CASE %(sort)s
-            WHEN 'worst' THEN log_loss + 1e6 * (status = 'drifting')::INTEGER
+            WHEN 'worst'
+                -- One that drifts without labels has no loss, and is among the first all the same.
+                THEN
+                    coalesce(log_loss, CASE WHEN status = 'drifting' THEN 0 END)
+                    + 1e6 * (status = 'drifting')::INTEGER
             WHEN 'log_loss' THEN log_loss
             WHEN 'accuracy' THEN accuracy
             WHEN 'global_accuracy' THEN global_accuracy

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, sync_playwright
 from flead.stack.addresses import Addresses
 from flead.stack.credentials import Credentials
 from flead.stack.home import Home
+from flead.storage.connection import connect
 from tests.browser import chromium
 from tests.browser.site import Site, Visitor
 from tests.conftest import start
@@ -59,6 +60,36 @@ def site(stack_home: Home) -> Site:
         start(stack_home, "airflow-api-server")
         filled.result()
     return Site.of(addresses, Credentials.of(stack_home))
+
+
+@pytest.fixture(scope="session")
+def ask(site):
+    """Return the function that returns the first row of a query."""
+
+    def run(query, *parameters):
+        with connect(site.database_url) as connection, connection.cursor() as cursor:
+            cursor.execute(query, parameters)
+            return cursor.fetchone()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def names(ask):
+    """Return what stands in the addresses of pages: the worst device, the head, a bad run."""
+    [device] = ask(
+        "SELECT device_id FROM device_status"
+        " ORDER BY training_status = 'drifting' DESC, log_loss DESC LIMIT 1"
+    )
+    head, parent = ask(
+        "SELECT version, parent_version FROM federated_models"
+        " WHERE version = (SELECT max(version) FROM model_head)"
+    )
+    [quarantined] = ask(
+        "SELECT evaluation_run_id FROM evaluation_runs WHERE quality_status = 'quarantined'"
+        " ORDER BY evaluated_at DESC LIMIT 1"
+    )
+    return {"device": device, "head": head, "parent": parent, "quarantined": quarantined}
 
 
 @pytest.fixture(scope="session")

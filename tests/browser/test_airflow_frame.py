@@ -5,6 +5,8 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.site import Visitor
+
 DARK = "() => document.documentElement.dataset.theme"
 
 
@@ -38,6 +40,19 @@ def test_a_link_to_airflow_leaves_the_frame(admin):
     expect(page).to_have_url(re.compile("/dags/hyperparameter_tuning"))
 
 
+def test_a_decision_that_waits_leads_to_where_airflow_asks_for_it(admin):
+    page = admin.page
+    page.get_by_role("link", name="Fleet").click()
+    frame = page.frame_locator("iframe")
+
+    frame.get_by_role("link", name="Tuning").first.click()
+    frame.get_by_role("link", name="Decide in Airflow").click()
+
+    # No run of this Airflow waits: its list of all that do is the place.
+    expect(page).to_have_url(re.compile("/required_actions"))
+    expect(page.get_by_text("No Required Actions found")).to_be_visible()
+
+
 def test_the_theme_is_airflows(admin, site):
     admin.page.evaluate("() => localStorage.setItem('theme', 'dark')")
 
@@ -56,6 +71,19 @@ def test_a_viewer_sees_and_cannot_act(site, visit):
     expect(page.locator("tbody tr").first).to_be_visible()
     expect(page.get_by_role("button", name=re.compile("Roll back"))).to_have_count(0)
     assert viewer.noticed() == []
+
+
+def test_who_is_logged_out_comes_back_to_the_page_by_the_login(site, browser):
+    stranger = Visitor(browser, site, None)
+    address = f"{site.url}/flead/devices?status=drifting"
+
+    stranger.page.goto(address)
+    stranger.page.get_by_role("link", name="Log in").click()
+    stranger.fill_in_login("admin")
+
+    expect(stranger.page).to_have_url(address)
+    expect(stranger.page.get_by_role("heading", name="Devices")).to_be_visible()
+    stranger.close()
 
 
 def test_nobody_sees_anything_without_a_login(site, browser):

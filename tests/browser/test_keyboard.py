@@ -32,9 +32,15 @@ def admin(site, visit):
     return visitor
 
 
-@pytest.mark.parametrize("address", ["/overview", "/devices", "/models", "/quality", "/tuning"])
-def test_everything_is_reached_by_the_tab_key_and_shows_the_focus(admin, address):
-    page = admin.open(address)
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/overview", "/devices", "/devices/{device}?reach=15m", "/pipeline", "/models",
+        "/models/compare?a={parent}&b={head}", "/quality", "/tuning",
+    ],
+)  # fmt: skip
+def test_everything_is_reached_by_the_tab_key_and_shows_the_focus(admin, names, address):
+    page = admin.open(address.format(**names))
     wanted = set(page.evaluate(REACHABLE))
     reached, unmarked = set(), []
 

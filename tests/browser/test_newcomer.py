@@ -118,7 +118,8 @@ def test_one_command_and_two_clicks_lead_to_the_picture_of_a_devices_anomalies(
     newcomer.fill_in_login("admin")
     frame = page.frame_locator("iframe")
     mouse.on(frame.get_by_role("link", name="Devices").first)
-    mouse.on(frame.locator("#device-1").get_by_role("link"))
+    worst = frame.locator("section", has_text="Worst first")
+    mouse.on(worst.locator("tbody tr").first.get_by_role("link"))
 
     stream = frame.locator("figure", has_text="Stream:")
     expect(stream).to_be_visible()

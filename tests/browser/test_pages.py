@@ -22,34 +22,22 @@ PAGES = {
 }
 
 
-@pytest.fixture(scope="module")
-def ask(site):
-    """Return the function that returns the first row of a query."""
+@pytest.fixture
+def write(site):
+    """Return the function that changes the database, which another statement undoes at the end."""
+    undoes = []
 
-    def run(query, *parameters):
+    def run(statement, parameters):
         with connect(site.database_url) as connection, connection.cursor() as cursor:
-            cursor.execute(query, parameters)
-            return cursor.fetchone()
+            cursor.execute(statement, parameters)
 
-    return run
+    def change(statement, parameters=(), *, undo):
+        run(statement, parameters)
+        undoes.append((undo, parameters))
 
-
-@pytest.fixture(scope="module")
-def names(ask):
-    """Return what stands in the addresses of pages: the worst device, the head, a bad run."""
-    [device] = ask(
-        "SELECT device_id FROM device_status"
-        " ORDER BY training_status = 'drifting' DESC, log_loss DESC LIMIT 1"
-    )
-    head, parent = ask(
-        "SELECT version, parent_version FROM federated_models"
-        " WHERE version = (SELECT max(version) FROM model_head)"
-    )
-    [quarantined] = ask(
-        "SELECT evaluation_run_id FROM evaluation_runs WHERE quality_status = 'quarantined'"
-        " ORDER BY evaluated_at DESC LIMIT 1"
-    )
-    return {"device": device, "head": head, "parent": parent, "quarantined": quarantined}
+    yield change
+    for undo in undoes:
+        run(*undo)
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +168,7 @@ def test_a_device_shows_its_anomalies(admin, names, ask):
         """
         SELECT count(*) FROM anomalies WHERE device_id = %s AND event_time > (
             SELECT greatest(
-                (SELECT max(slot_start) FROM device_samples WHERE device_id = %s),
+                (SELECT max(event_time) FROM device_samples WHERE device_id = %s),
                 (SELECT max(event_time) FROM anomalies WHERE device_id = %s)
             )
         ) - INTERVAL '1 hour'
@@ -212,7 +200,7 @@ def test_the_picture_of_a_stream_has_a_table_with_the_same_figures(admin, names,
     stored = ask(
         """
         SELECT count(*), max(z_score) FROM anomalies WHERE device_id = %s AND event_time > (
-            SELECT max(slot_start) FROM device_samples WHERE device_id = %s
+            SELECT max(event_time) FROM device_samples WHERE device_id = %s
         ) - INTERVAL '15 minutes'
         """,
         *(names["device"],) * 2,
@@ -240,13 +228,14 @@ def test_models_are_listed_and_compared(admin, names, ask):
     assert weights.count() in {inputs, inputs + 1}
 
 
-def test_a_model_is_rolled_back_only_after_a_confirmation(admin, names):
+def test_a_model_is_rolled_back_only_after_a_confirmation(admin, names, axe):
     page = admin.open("/models")
     dialog = page.get_by_role("dialog")
 
     page.get_by_role("button", name=f"Roll back to version {names['parent']}").click()
     expect(dialog).to_contain_text(f"Roll back to version {names['parent']}?")
     expect(dialog.get_by_label("Why")).to_be_focused()
+    assert admin.serious_violations(axe) == []
     page.keyboard.press("Escape")
 
     expect(dialog).to_be_hidden()
@@ -287,22 +276,49 @@ def test_the_pipeline_shows_every_component(admin, ask):
     )
 
 
-def test_a_page_renews_itself_without_losing_the_place(admin, ask, site):
+def test_a_page_renews_itself_without_losing_the_place(admin, ask, write):
     page = admin.open("/overview")
     page.locator("figure", has_text="Accuracy by version").locator("summary").click()
     [lag] = ask("SELECT lag_rows FROM training_health ORDER BY created_at DESC LIMIT 1")
 
-    with connect(site.database_url) as connection, connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE training_health SET lag_rows = lag_rows + 1234567"
-            " WHERE created_at = (SELECT max(created_at) FROM training_health)"
-        )
-    try:
-        expect(tile(page, "Lag")).to_contain_text(f"{lag + 1_234_567:,} rows")
-        expect(page.locator("#accuracy-table table")).to_be_visible()
-    finally:
-        with connect(site.database_url) as connection, connection.cursor() as cursor:
-            cursor.execute(
-                "UPDATE training_health SET lag_rows = lag_rows - 1234567"
-                " WHERE created_at = (SELECT max(created_at) FROM training_health)"
-            )
+    write(
+        "UPDATE training_health SET lag_rows = lag_rows + 1234567"
+        " WHERE created_at = (SELECT max(created_at) FROM training_health)",
+        undo="UPDATE training_health SET lag_rows = lag_rows - 1234567"
+        " WHERE created_at = (SELECT max(created_at) FROM training_health)",
+    )
+
+    expect(tile(page, "Lag")).to_contain_text(f"{lag + 1_234_567:,} rows")
+    expect(page.locator("#accuracy-table table")).to_be_visible()
+
+
+def test_what_was_typed_stays_when_the_page_renews_itself(admin, names, write):
+    page = admin.open("/models")
+    typed = page.get_by_role("spinbutton", name="Compare version")
+    typed.fill("3")
+    typed.blur()
+
+    write(
+        "UPDATE model_head SET version = %(parent)s WHERE version = %(head)s",
+        names,
+        undo="UPDATE model_head SET version = %(head)s WHERE version = %(parent)s",
+    )
+
+    expect(page.locator(f"#version-{names['parent']}")).to_contain_text("in use")
+    expect(typed).to_have_value("3")
+
+
+def test_a_focused_link_leads_to_the_same_device_when_others_become_worse(admin, names, ask, write):
+    page = admin.open("/devices")
+    link = page.get_by_role("link", name=names["device"], exact=True)
+    link.focus()
+    [other] = ask("SELECT min(device_id) FROM device_status WHERE training_status = 'training'")
+
+    write(
+        "UPDATE device_status SET log_loss = log_loss + 1e7 WHERE device_id = %s",
+        [other],
+        undo="UPDATE device_status SET log_loss = log_loss - 1e7 WHERE device_id = %s",
+    )
+
+    expect(page.locator("tbody tr").first.get_by_role("link")).to_have_text(other)
+    expect(link).to_be_focused()

@@ -35,6 +35,7 @@ from flead.storage.deployments import AttemptStatus
 from flead.storage.migrations import migrate
 from flead.storage.promotions import EVALUATION
 from flead_airflow.flink.hook import FlinkRestHook
+from flead_airflow.pages import tuning
 from tests.integration import tuned_fleet
 from tests.integration.airflow import evaluated_run
 from tests.integration.airflow.approvals import answered, by_a_person, by_the_scheduler
@@ -195,6 +196,16 @@ class TestHyperparameterTuning:
         fleet.ask_for(Hyperparameters(learning_rate=0.4))
         return fleet
 
+    @pytest.fixture
+    def page(self, database_url):
+        """Return the function that reads what the page of the tuning shows."""
+
+        def read():
+            with connect(database_url) as connection, connection.cursor() as cursor:
+                return tuning.gather(cursor)
+
+        return read
+
     def test_ends_as_skipped_when_there_is_nothing_to_decide(self, run_dag, fleet):
         run = run_dag("hyperparameter_tuning")
 
@@ -217,14 +228,19 @@ class TestHyperparameterTuning:
         ("option", "status", "rate"), [("Approve", "adopted", 0.4), ("Reject", "rejected", 0.05)]
     )
     def test_waits_for_a_person_and_records_the_answer(
-        self, run_dag, asks, kafka, option, status, rate
+        self, run_dag, asks, page, kafka, option, status, rate
     ):
-        with answered(by_a_person(option), asks.decisions) as seen:
+        with answered(by_a_person(option), page) as seen:
             run = run_dag("hyperparameter_tuning")
 
         assert run.state == "success"
-        [[waiting]] = seen
-        assert waiting.status == "awaiting_approval"
+        [shown] = seen
+        [waiting] = shown["decisions"]
+        assert waiting["status"] == "awaiting_approval"
+        assert waiting["changes"] == [("learning_rate", 0.05, 0.4)]
+        assert shown["approval"] == (
+            f"/dags/hyperparameter_tuning/runs/{run.run_id}/tasks/approve/required_actions"
+        )
         [decision] = asks.decisions()
         assert (decision.status, decision.decided_by) == (status, "ada")
         assert decision.settled_at is not None

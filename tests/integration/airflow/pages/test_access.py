@@ -3,6 +3,7 @@
 import html
 import re
 from datetime import timedelta
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from airflow.models.dagrun import DagRun
@@ -61,11 +62,29 @@ def test_a_page_asks_for_a_login(page, client, viewer):
     assert viewer.get(page).status_code == 200
 
 
-def test_who_is_logged_out_reads_so(client):
-    answer = client.get(f"{URL_PREFIX}/overview", headers={"Accept": "text/html"})
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "/overview",
+        "/devices?status=drifting&sort=seen",
+        "/devices/line%20%3Cb%3E%3F/1",
+        "/devices/?next=https://elsewhere.example",
+        "/devices//elsewhere.example",
+    ],
+)
+def test_who_is_logged_out_reads_so_and_is_led_back_by_the_login(asked, client):
+    page = f"{URL_PREFIX}{asked}"
+
+    answer = client.get(page, headers={"Accept": "text/html"})
 
     assert answer.status_code == 401
+    assert "<title>You are logged out · Fleet</title>" in answer.text
     assert "<h1>You are logged out</h1>" in answer.text
+    login = html.unescape(re.search(r'<a href="([^"]*)" data-airflow>Log in</a>', answer.text)[1])
+    assert login.startswith("/api/v2/auth/login?")
+    form = client.get(login, follow_redirects=False)
+    assert form.status_code == 307
+    assert parse_qs(urlsplit(form.headers["Location"]).query) == {"next": [page]}
 
 
 @pytest.mark.parametrize("page", visits("POST"))

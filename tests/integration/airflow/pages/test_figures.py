@@ -85,6 +85,7 @@ class TestNothingYet:
 
         assert answer.status_code == 404
         assert "<h1>There is no " in answer.text
+        assert "<title>There is no " in answer.text
 
 
 class TestOverview:
@@ -147,6 +148,23 @@ class TestOverview:
         assert "1 evaluation in quarantine" in text
         assert "A tuning decision (revision 3) waits for an approval" in text
 
+    @pytest.mark.parametrize(
+        ("number", "told"),
+        [
+            (1, "1 message waits longer than 5 minutes to be published"),
+            (2, "2 messages wait longer than 5 minutes to be published"),
+        ],
+    )
+    def test_counts_the_messages_that_wait_too_long(self, number, told, fleet, read):
+        for _ in range(number):
+            fleet.write(
+                "outbox",
+                {"topic": "evaluation-feedback", "key": "pump-1", "state": "ready", "value": "{}",
+                 "created_at": fleet.now - 6 * MINUTE},
+            )  # fmt: skip
+
+        assert told in read("overview")
+
     def test_leads_from_the_newest_anomalies_to_their_devices(self, fleet, viewer, read):
         for number in range(7):
             fleet.anomaly(f"pump {number}", at=number * MINUTE, offset=number)
@@ -205,6 +223,7 @@ class TestDevices:
             {"device_id": "c", "log_loss": 0.2, "training_status": "drifting"},
             {"device_id": "d_50%", "rows_labelled": 0, **unmeasured},
             {"device_id": "e", "log_loss": 0.3, "kafka_timestamp": fleet.now - 60 * MINUTE},
+            {"device_id": "f", "training_status": "drifting", "rows_labelled": 0, **unmeasured},
             *(
                 {"device_id": f"x-{number:02}", "log_loss": 0.05, "training_status": "converged"}
                 for number in range(60)
@@ -220,15 +239,15 @@ class TestDevices:
         return listed
 
     def test_the_worst_come_first(self, many, names):
-        assert names()[:5] == ["c", "b", "e", "a", "x-00"]
+        assert names()[:6] == ["c", "f", "b", "e", "a", "x-00"]
 
     def test_pages_follow_each_other_without_a_gap(self, many, names, read):
         pages = [names(f"?page={page}") for page in (1, 2, 3)]
 
-        assert [len(page) for page in pages] == [25, 25, 15]
-        assert len({name for page in pages for name in page}) == 65
+        assert [len(page) for page in pages] == [25, 25, 16]
+        assert len({name for page in pages for name in page}) == 66
         assert pages[2][-1] == "d_50%"
-        assert "51 to 65 of 65" in read("devices?page=3")
+        assert "51 to 66 of 66" in read("devices?page=3")
 
     @pytest.mark.parametrize(
         ("query", "first"),
@@ -248,7 +267,7 @@ class TestDevices:
     @pytest.mark.parametrize(
         ("query", "found"),
         [
-            ("?status=drifting", ["c"]),
+            ("?status=drifting", ["c", "f"]),
             ("?status=silent", ["e"]),
             ("?search=X-1&status=converged", [f"x-{number}" for number in range(10, 20)]),
             ("?search=50%25", ["d_50%"]),
@@ -258,6 +277,21 @@ class TestDevices:
     )
     def test_status_and_name_narrow_the_list(self, query, found, many, names):
         assert sorted(names(query)) == found
+
+    @pytest.mark.parametrize(
+        ("query", "kept"),
+        [
+            ("", {}),
+            ("?sort=accuracy&order=desc", {"sort": "accuracy", "order": "desc"}),
+            ("?sort=accuracy&order=asc", {"sort": "accuracy"}),
+            ("?order=asc&status=drifting", {"status": "drifting", "order": "asc"}),
+        ],
+    )
+    def test_a_search_keeps_status_and_order(self, query, kept, many, viewer):
+        page = viewer.get(f"{URL_PREFIX}/devices{query}").text
+
+        hidden = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]+)">', page)
+        assert dict(hidden) == kept
 
     @pytest.mark.parametrize("query", ["?sort=device_id; DROP", "?page=0", "?status=odd"])
     def test_what_cannot_be_asked_for_is_refused(self, query, fleet, viewer):
@@ -309,6 +343,21 @@ class TestDevice:
         assert [value for _, value in drawn["probability"]["sample"]] == [0.125, 0.25, 0.375]
         assert [value for _, value in drawn["probability"]["anomaly by z-score"]] == [0.875]
         assert [value for _, value in drawn["z-scores"]["z-score"]] == [4.25]
+
+    def test_the_stream_ends_with_its_newest_row_not_with_the_begin_of_its_slot(
+        self, fleet, viewer
+    ):
+        newest = fleet.now - MINUTE
+        for offset, (row, slot) in enumerate([(0, 14), (2, 14), (6, 29)], 1):
+            fleet.sample(
+                "pump-1", MINUTE + timedelta(seconds=row), offset,
+                slot_start=newest - timedelta(seconds=slot),
+            )  # fmt: skip
+
+        page = viewer.get(f"{URL_PREFIX}/devices/pump-1").text
+
+        stream = json.loads(re.search(r'id="stream-data">(.*?)</script>', page)[1])
+        assert stream["ends"][1] == newest.timestamp() * 1_000
 
     def test_reaches_back_as_far_as_asked(self, pump, charts):
         assert len(charts("devices/pump-1?reach=6h")["z-scores"]["z-score"]) == 2
@@ -385,6 +434,23 @@ class TestPipeline:
         assert "edge-iiot-stream topic ok rows wait 1,307 the oldest for 2.5 s" in text
         assert "Aggregation Airflow ok round 1, 2 min ago updates 37 of 40" in text
         assert "Model evaluation Spark ok versions 1 labelled rows 1,900 run 1 min ago" in text
+
+    def test_an_accuracy_has_the_version_that_it_was_measured_of(self, fleet, read):
+        measured = {"metrics_rows": 400, "metrics_log_loss_sum": 50.0, "metrics_tp": 20}
+        fleet.version(1, at=3 * MINUTE, **measured, metrics_tn=360, metrics_fp=20)
+        fleet.version(2, at=2 * MINUTE)
+
+        text = read("pipeline")
+
+        assert (
+            "global-model-updates topic ok version 2, 2 min ago accuracy 95.0 % of version 1"
+            in text
+        )
+
+    def test_a_model_that_was_not_measured_has_no_accuracy(self, fleet, read):
+        fleet.version(2, at=2 * MINUTE)
+
+        assert f"version 2, 2 min ago accuracy {NOTHING} " in read("pipeline")
 
     def test_a_broken_rule_shows_at_the_part_that_it_is_about(self, fleet, read):
         broken = [{"rule": "stream_lag_seconds", "value": 400.0, "limit": 330.0}]
@@ -486,13 +552,17 @@ class TestTuning:
         self, fleet, viewer, read
     ):
         trial = {"trial": "3-1", "fraction": 0.1, "hyperparameters": {"learning_rate": 0.2}}
+        other = {"trial": "3-2", "fraction": 0.1, "hyperparameters": {"learning_rate": 0.1}}
         arm = {"trial": "3-1", "devices": 41, "mean_difference": -0.034, "p_value": 0.002,
                "p_holm": 0.006}  # fmt: skip
-        judged = {"control_devices": 280, "control_mean": -0.012, "arms": [arm], "winner": "3-1"}
+        lost = {"trial": "3-2", "devices": 40, "mean_difference": 0.004, "p_value": 0.41,
+                "p_holm": 0.41}  # fmt: skip
+        judged = {"control_devices": 280, "control_mean": -0.012, "arms": [lost, arm],
+                  "winner": "3-1"}  # fmt: skip
         fleet.decision(
             3, status="awaiting_approval", decided_at=None, settled_at=None,
-            reason="3-1 has won by far", hyperparameters='{"learning_rate": 0.2}',
-            trials=Jsonb([trial]), evidence=Jsonb({"judgement": judged}),
+            reason="3-1 has won by far",
+            trials=Jsonb([other, trial]), evidence=Jsonb({"judgement": judged}),
         )  # fmt: skip
 
         text = read("tuning")
