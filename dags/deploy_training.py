@@ -41,9 +41,9 @@ stored configuration; the other Params are then ignored.
   Kafka and are trained afterwards. `monitor_training` tries again, further and further apart.
 * **A person marked `submit` as failed, or cleared it.** The job is cancelled in Flink (the log of
   the trigger says so), and what ran before is restored.
-* **The run was marked as failed, or took longer than it may.** Airflow skips the tasks that restore.
-  Within minutes `monitor_training` finds the job that was cancelled with it absent and takes up what
-  was to be deployed; when that does not start either, what it replaced comes back.
+* **The run was marked as failed, or took longer than it may.** Airflow skips the tasks that
+  restore. Within minutes `monitor_training` finds the job that was cancelled with it absent and
+  takes up what was to be deployed; when that does not start either, what it replaced comes back.
 * **`submit` refuses a job that is over.** It was cleared after another deployment had taken its
   place. Trigger a new run.
 * **`open_attempt` refuses because a job runs.** A task was cleared after this deployment had ended

@@ -66,8 +66,8 @@ def tuning() -> Dashboard:
             rows(
                 "tuning/current",
                 "Hyperparameters by the newest decision",
-                "What the fleet has trained with since, and trained with before. A deployment with other"
-                " hyperparameters is no decision.",
+                "What the fleet has trained with since, and trained with before. A deployment with"
+                " other hyperparameters is no decision.",
                 [
                     Column("hyperparameter", "Hyperparameter"),
                     Column("value", "Value", "none"),
