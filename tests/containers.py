@@ -1,9 +1,9 @@
 """Runs services of docker-compose.yaml as processes that see what a container would.
 
 There need not be a container engine: each process has the file's own command, environment, volumes,
-secrets and configuration, in namespaces of its own, with this checkout, its environments and jars
-where the images have them. Two things are not what a container has: its account is the namespace's
-root, and its system is this machine's.
+secrets and configuration, and its account without a capability, in namespaces of its own, with this
+checkout, its environments and jars where the images have them. Its system is this machine's, which
+a container's is not.
 """
 
 import os
@@ -13,6 +13,8 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,22 @@ def image_environment(target: str) -> dict[str, str]:
     return found
 
 
+@dataclass(frozen=True)
+class Image:
+    """What stands for an image that is not ours.
+
+    Parameters
+    ----------
+    programs : Path
+        The folder of its programs.
+    entrypoint : tuple of str
+        What it puts before a command.
+    """
+
+    programs: Path
+    entrypoint: tuple[str, ...] = ()
+
+
 class Containers:
     """Services of the file in a network of their own; `close` ends them.
 
@@ -58,17 +76,26 @@ class Containers:
         Empty; keeps volumes, secrets and logs.
     home : Home
         Whose environments and jars stand for those of the images.
-    commands : dict, optional
-        What runs in place of the command of a service whose image is not ours, by its name.
+    images : mapping, optional
+        What stands for images that are not ours, by the name of their service.
+    variables : mapping, optional
+        Of the file, as the environment of Compose gives them.
     """
 
     def __init__(
-        self, folder: Path, home: Home, commands: dict[str, list[str]] | None = None
+        self,
+        folder: Path,
+        home: Home,
+        images: Mapping[str, Image] | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         made = write_secret_files(folder / "secrets", folder / ".env")
-        self.stack = compose.read({"FLEAD_UID": str(made.user)})
-        self._commands = commands or {}
+        for name in made.files:
+            # The account of the containers is another name of this process's own.
+            os.chown(folder / "secrets" / name, os.geteuid(), -1)
+        self.stack = compose.read({**(variables or {}), "FLEAD_UID": str(made.user)})
+        self._images = images or {}
         self.services: dict[str, Any] = self.stack["services"]
         self.addresses = {
             name: f"127.0.1.{number}" for number, name in enumerate(self.services, start=1)
@@ -91,13 +118,15 @@ class Containers:
                 elif ready.issuperset(self._needs(name)):
                     self.start(name)
             assert time.monotonic() < deadline, "".join(map(self.log, waiting))
-            time.sleep(0.2)
+            time.sleep(0.5)
 
     def start(self, name: str) -> None:
         """Start a service."""
+        image = self._images.get(name)
+        entrypoint = image.entrypoint if image else ()
         with (self.folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                self._inside(name, self._commands.get(name) or self.services[name]["command"]),
+                self._inside(name, [*entrypoint, *self.services[name]["command"]]),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -115,6 +144,11 @@ class Containers:
         kind, *command = self.services[name]["healthcheck"]["test"]
         assert kind == "CMD"
         return self.run(name, command)
+
+    def is_healthy(self, name: str) -> bool:
+        """Tell whether a service is healthy: its check may fail fewer times than it is tried."""
+        tries = self.services[name]["healthcheck"]["retries"]
+        return any(self.health(name).returncode == 0 for _ in range(tries))
 
     def await_unhealthy(self, name: str, seconds: float = 120) -> None:
         """Return once the health check of a service fails, as it does when others miss it."""
@@ -220,8 +254,10 @@ class Containers:
         for secret in service.get("secrets", ()):
             file = f"/run/secrets/{secret}"
             lines += [f"touch {file}", f"mount --bind {self.folder}/secrets/{secret} {file}"]
-        environment = self._environment(service) | {"TMPDIR": f"{own}/work"}
+        environment = self._environment(name) | {"TMPDIR": f"{own}/work"}
+        user, group = service["user"].split(":")
         argv = [
+            *(UNSHARE, "--user", f"--map-user={user}", f"--map-group={group}"),
             *("env", "--ignore-environment"),
             *(f"{variable}={value}" for variable, value in environment.items()),
             *command,
@@ -236,9 +272,11 @@ class Containers:
             *("unshare", "--mount", "--uts", "sh", str(script)),
         ]
 
-    def _environment(self, service: dict[str, Any]) -> dict[str, str]:
-        target = service.get("build", {}).get("target", "")
-        found = image_environment(target)
+    def _environment(self, name: str) -> dict[str, str]:
+        service = self.services[name]
+        found = image_environment(service.get("build", {}).get("target", ""))
+        if name in self._images:
+            found["PATH"] = f"{self._images[name].programs}:{found['PATH']}"
         for file in service.get("env_file", ()):
             if isinstance(file, str):
                 lines = (CHECKOUT / file).read_text(encoding="utf-8").splitlines()
