@@ -117,7 +117,8 @@ class Containers:
                         ready.add(name)
                 elif ready.issuperset(self._needs(name)):
                     self.start(name)
-            assert time.monotonic() < deadline, "".join(map(self.log, waiting))
+            late = [name for name in waiting if name in self._processes]
+            assert time.monotonic() < deadline, "".join(map(self.log, late))
             time.sleep(0.5)
 
     def start(self, name: str) -> None:

@@ -165,9 +165,14 @@ def test_a_worker_runs_the_tasks_that_the_api_was_asked_for_until_a_fleet_has_a_
 
     run = python(containers, "init", RUN, "deploy_training", password)
 
-    ran = [each for each in run["tasks"] if each["state"] == "success"]
-    assert "submit" in {each["task_id"] for each in ran}
-    assert {each["hostname"] for each in ran} == {"airflow-worker"}
+    # What an EmptyOperator does, the scheduler does.
+    ran = {
+        each["task_id"]: each["hostname"]
+        for each in run["tasks"]
+        if each["state"] == "success" and each["operator"] != "EmptyOperator"
+    }
+    assert ran.keys() >= {"migrate", "create_topics", "submit", "record_active"}
+    assert set(ran.values()) == {"airflow-worker"}
     assert run["log"]
     assert python(containers, "init", MODEL) == 1
 
