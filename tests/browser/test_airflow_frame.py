@@ -40,6 +40,23 @@ def test_a_link_to_airflow_leaves_the_frame(admin):
     expect(page).to_have_url(re.compile("/dags/hyperparameter_tuning"))
 
 
+def test_data_docs_leave_the_frame_and_their_own_links_work(admin, stack_home):
+    page = admin.page
+    page.get_by_role("link", name="Fleet").click()
+    frame = page.frame_locator("iframe")
+    frame.get_by_role("link", name="Quality").first.click()
+    heading = frame.get_by_role("heading", name="What was checked in").inner_text()
+    docs = stack_home.data / "data-docs" / heading.removeprefix("What was checked in ")
+    docs.mkdir(parents=True)
+    (docs / "index.html").write_text("<h1>A run</h1><a href='suite.html'>A suite</a>")
+    (docs / "suite.html").write_text("<h1>A suite of rules</h1>")
+
+    frame.get_by_role("link", name="Data Docs").click()
+    page.get_by_role("link", name="A suite").click()
+
+    expect(page.get_by_role("heading", name="A suite of rules")).to_be_visible()
+
+
 def test_a_decision_that_waits_leads_to_where_airflow_asks_for_it(admin):
     page = admin.page
     page.get_by_role("link", name="Fleet").click()
