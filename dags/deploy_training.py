@@ -181,8 +181,8 @@ PARAMS = {
         description="Start from nothing: devices lose their personalized models and open windows.",
     ),
     "restore_from": Param(
-        "",
-        type="string",
+        default=None,
+        type=["null", "string"],
         description="Savepoint or retained checkpoint to continue from, a path of Flink's such as"
         " s3://bucket/checkpoints/JOB/chk-7: the newest, or its rows are trained twice. Empty: the"
         " newest that is found.",

@@ -282,7 +282,7 @@ def chosen_state(
     FlinkStateError
         See `restore_point`.
     """
-    named: str = params["restore_from"].strip()
+    named: str = (params["restore_from"] or "").strip()
     if named and params["fresh"]:
         raise ValueError("`fresh` starts from nothing, so there is no `restore_from`: set one only")
     if named or params["fresh"]:

@@ -58,7 +58,7 @@ PARAMS = {
     "devices": None,
     "device_ttl_days": 7,
     "fresh": False,
-    "restore_from": "",
+    "restore_from": None,
     "resume": False,
 }
 CONFIGURATION = TrainingDeployment(
