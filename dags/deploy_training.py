@@ -198,16 +198,13 @@ PARAMS = {
 @task
 def find_running_job(params: dict[str, Any]) -> str:
     """Find the job to replace, "" when there is none; a resumed deployment replaces none."""
-    from flead_airflow.deployments import find_running_job as find
+    from flead_airflow import deployments
 
+    deployments.check_params(params)
     if params["resume"]:
-        if params["restore_from"]:
-            raise AirflowFailException(
-                "`resume` finds its state itself: leave `restore_from` empty"
-            )
         return ""
     with connections.flink() as flink:
-        return find(connections.servers(), flink, params) or ""
+        return deployments.find_running_job(connections.servers(), flink, params) or ""
 
 
 @task

@@ -90,6 +90,19 @@ def _before(cursor: Cursor, features: list[str] | None) -> TrainingDeployment | 
     return newest.configuration
 
 
+def check_params(params: Mapping[str, Any]) -> None:
+    """Refuse Params that contradict each other.
+
+    Raises
+    ------
+    ValueError
+        A person names a state, and wants none of it.
+    """
+    others = [name for name in ("fresh", "resume") if params[name]]
+    if _named_state(params) and others:
+        raise ValueError(f"`{others[0]}` does not go with `restore_from`: set one of them only")
+
+
 def find_running_job(
     servers: Servers, flink: FlinkRestHook, params: Mapping[str, Any]
 ) -> str | None:
@@ -100,7 +113,7 @@ def find_running_job(
     Raises
     ------
     msgspec.ValidationError, ValueError
-        See `configuration_of` and `chosen_state`.
+        See `configuration_of`.
     FlinkStateError
         When no state could be found to continue from, though there may be one.
     """
@@ -277,17 +290,16 @@ def chosen_state(
 
     Raises
     ------
-    ValueError
-        When a person names a state and wants none of it.
     FlinkStateError
         See `restore_point`.
     """
-    named: str = (params["restore_from"] or "").strip()
-    if named and params["fresh"]:
-        raise ValueError("`fresh` starts from nothing, so there is no `restore_from`: set one only")
-    if named or params["fresh"]:
-        return named or None
-    return restore_point(cursor, configuration, flink)
+    if params["fresh"]:
+        return None
+    return _named_state(params) or restore_point(cursor, configuration, flink)
+
+
+def _named_state(params: Mapping[str, Any]) -> str:
+    return (params["restore_from"] or "").strip()
 
 
 def restore_point(
