@@ -314,7 +314,7 @@ def restore_point(
     Raises
     ------
     FlinkStateError
-        When Flink does not say where the state is, or the state of a job that ran is not there.
+        When Flink does not say where the state is, or the state of a job that ran is gone.
     """
     schema = feature_schema(configuration.features)
     directories = StateDirectories.of(flink.configuration())
@@ -328,13 +328,19 @@ def restore_point(
     if state is None and attempt.posted_at is not None:
         # a stop that was cut short has left a savepoint which no row names
         state = newest_state(flink, directories, attempt.job_id)
-        if state is None and attempt.status is AttemptStatus.ACTIVE:
+        if state is None and attempt.status is AttemptStatus.ACTIVE and not _runs(flink, attempt):
             raise FlinkStateError(
                 f"job {attempt.job_id} has completed a checkpoint, and none is to be found in"
                 f" {directories.checkpoints}: mount the folder that Flink writes to where Airflow's"
                 " tasks run, or deploy with `restore_from`, the path of a checkpoint, or `fresh`"
             )
     return state or attempt.restored_from
+
+
+def _runs(flink: FlinkRestHook, attempt: Attempt) -> bool:
+    """Tell whether the job of an attempt runs, whose newest checkpoint replaces those before."""
+    job = flink.find_job(attempt.job_id)
+    return job is not None and not job.state.ended
 
 
 def _open(
