@@ -181,8 +181,8 @@ PARAMS = {
         description="Start from nothing: devices lose their personalized models and open windows.",
     ),
     "restore_from": Param(
-        "",
-        type="string",
+        default=None,
+        type=["null", "string"],
         description="Savepoint or retained checkpoint to continue from, a path of Flink's such as"
         " s3://bucket/checkpoints/JOB/chk-7: the newest, or its rows are trained twice. Empty: the"
         " newest that is found.",
@@ -198,16 +198,13 @@ PARAMS = {
 @task
 def find_running_job(params: dict[str, Any]) -> str:
     """Find the job to replace, "" when there is none; a resumed deployment replaces none."""
-    from flead_airflow.deployments import find_running_job as find
+    from flead_airflow import deployments
 
+    deployments.check_params(params)
     if params["resume"]:
-        if params["restore_from"]:
-            raise AirflowFailException(
-                "`resume` finds its state itself: leave `restore_from` empty"
-            )
         return ""
     with connections.flink() as flink:
-        return find(connections.servers(), flink, params) or ""
+        return deployments.find_running_job(connections.servers(), flink, params) or ""
 
 
 @task

@@ -90,6 +90,19 @@ def _before(cursor: Cursor, features: list[str] | None) -> TrainingDeployment | 
     return newest.configuration
 
 
+def check_params(params: Mapping[str, Any]) -> None:
+    """Refuse Params that contradict each other.
+
+    Raises
+    ------
+    ValueError
+        A person names a state, and wants none of it.
+    """
+    others = [name for name in ("fresh", "resume") if params[name]]
+    if _named_state(params) and others:
+        raise ValueError(f"`{others[0]}` does not go with `restore_from`: set one of them only")
+
+
 def find_running_job(
     servers: Servers, flink: FlinkRestHook, params: Mapping[str, Any]
 ) -> str | None:
@@ -100,7 +113,7 @@ def find_running_job(
     Raises
     ------
     msgspec.ValidationError, ValueError
-        See `configuration_of` and `chosen_state`.
+        See `configuration_of`.
     FlinkStateError
         When no state could be found to continue from, though there may be one.
     """
@@ -277,17 +290,16 @@ def chosen_state(
 
     Raises
     ------
-    ValueError
-        When a person names a state and wants none of it.
     FlinkStateError
         See `restore_point`.
     """
-    named: str = params["restore_from"].strip()
-    if named and params["fresh"]:
-        raise ValueError("`fresh` starts from nothing, so there is no `restore_from`: set one only")
-    if named or params["fresh"]:
-        return named or None
-    return restore_point(cursor, configuration, flink)
+    if params["fresh"]:
+        return None
+    return _named_state(params) or restore_point(cursor, configuration, flink)
+
+
+def _named_state(params: Mapping[str, Any]) -> str:
+    return (params["restore_from"] or "").strip()
 
 
 def restore_point(
@@ -302,7 +314,7 @@ def restore_point(
     Raises
     ------
     FlinkStateError
-        When Flink does not say where the state is, or the state of a job that ran is not there.
+        When Flink does not say where the state is, or the state of a job that ran is gone.
     """
     schema = feature_schema(configuration.features)
     directories = StateDirectories.of(flink.configuration())
@@ -316,13 +328,19 @@ def restore_point(
     if state is None and attempt.posted_at is not None:
         # a stop that was cut short has left a savepoint which no row names
         state = newest_state(flink, directories, attempt.job_id)
-        if state is None and attempt.status is AttemptStatus.ACTIVE:
+        if state is None and attempt.status is AttemptStatus.ACTIVE and not _runs(flink, attempt):
             raise FlinkStateError(
                 f"job {attempt.job_id} has completed a checkpoint, and none is to be found in"
                 f" {directories.checkpoints}: mount the folder that Flink writes to where Airflow's"
                 " tasks run, or deploy with `restore_from`, the path of a checkpoint, or `fresh`"
             )
     return state or attempt.restored_from
+
+
+def _runs(flink: FlinkRestHook, attempt: Attempt) -> bool:
+    """Tell whether the job of an attempt runs, whose newest checkpoint replaces those before."""
+    job = flink.find_job(attempt.job_id)
+    return job is not None and not job.state.ended
 
 
 def _open(

@@ -323,8 +323,8 @@ def last_with_progress(cursor: Cursor, schema: str, buckets: int) -> Attempt | N
 def jobs_with_old_states(cursor: Cursor, kept: int) -> list[str]:
     """Return the jobs of which no state is needed any more and not all were deleted, oldest first.
 
-    Kept are those of the newest attempts, of unfinished and suspended ones, of the newest that did
-    not fail and whatever failed since; and of each job that any of these was restored from or has
+    Kept are those of the newest attempts, of unfinished and suspended ones, of the newest that had
+    started and whatever was tried since; and of each job that any of these was restored from or has
     left as its own.
 
     Parameters
@@ -341,7 +341,9 @@ def jobs_with_old_states(cursor: Cursor, kept: int) -> list[str]:
         kept AS (
             SELECT job_id, concat_ws(' ', restored_from, savepoint_path) AS states FROM attempts
             WHERE status IN ('submitting', 'active', 'suspended')
-                OR id >= (SELECT max(id) FROM attempts WHERE status <> 'failed')
+                OR id >= (
+                    SELECT max(id) FROM attempts WHERE status NOT IN ('submitting', 'failed')
+                )
                 OR id >= (
                     SELECT min(id) FROM (
                         SELECT id FROM attempts ORDER BY id DESC LIMIT %s

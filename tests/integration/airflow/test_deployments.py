@@ -29,6 +29,7 @@ from flead.storage.migrations import migrate
 from flead.storage.models import StoredModel
 from flead_airflow.connections import Servers
 from flead_airflow.deployments import (
+    check_params,
     failed_job,
     find_running_job,
     open_new,
@@ -58,7 +59,7 @@ PARAMS = {
     "devices": None,
     "device_ttl_days": 7,
     "fresh": False,
-    "restore_from": "",
+    "restore_from": None,
     "resume": False,
 }
 CONFIGURATION = TrainingDeployment(
@@ -383,6 +384,18 @@ class TestNewDeployment:
         assert msgspec.json.decode(queued[0].value, type=GlobalModel) == pressure
 
 
+class TestParams:
+    @pytest.mark.parametrize("name", ["fresh", "resume"])
+    def test_that_a_named_state_contradicts_are_refused(self, name):
+        with pytest.raises(ValueError, match=f"`{name}` does not go with `restore_from`"):
+            check_params(PARAMS | {name: True, "restore_from": SAVEPOINT})
+
+    @pytest.mark.parametrize("name", ["fresh", "resume"])
+    @pytest.mark.parametrize("named", [None, "", " "])
+    def test_without_a_named_state_are_not(self, name, named):
+        assert check_params(PARAMS | {name: True, "restore_from": named}) is None
+
+
 class TestCheckBeforeTheStop:
     @pytest.fixture
     def running(self, servers, flink_hook, deploy, running_deployment):
@@ -495,12 +508,6 @@ class TestCheckBeforeTheStop:
 
         assert find_running_job(servers, flink_hook, PARAMS | named) is None
         assert deploy("b", **named).savepoint_path == "s3://bucket/checkpoints/7b2b/chk-7"
-
-    def test_from_nothing_and_from_what_a_person_names_is_refused(self, servers, flink_hook):
-        both = {"fresh": True, "restore_from": SAVEPOINT}
-
-        with pytest.raises(ValueError, match="set one only"):
-            find_running_job(servers, flink_hook, PARAMS | both)
 
     def test_needs_no_files_of_a_job_that_flink_knows(
         self, servers, flink_hook, running, configure, deploy

@@ -264,7 +264,8 @@ class TestOldStates:
         restored_from = f"s3://bucket/checkpoints/{jobs[1]}/chk-7"
         deployments.open_attempt(cursor, "g", CONFIGURATION, restored_from)
 
-        assert deployments.jobs_with_old_states(cursor, kept=1) == [jobs[0], *jobs[2:5]]
+        # the sixth is what comes back when this one does not start, and was restored from the fifth
+        assert deployments.jobs_with_old_states(cursor, kept=1) == [jobs[0], *jobs[2:4]]
 
     def test_are_none_of_what_may_still_be_resumed_however_many_failed_since(self, cursor, jobs):
         for name in "ghijk":
