@@ -63,7 +63,7 @@ def demonstration(make_home, tmp_path_factory):
     finally:
         # As Ctrl-C does.
         os.killpg(process.pid, signal.SIGINT)
-        process.wait(timeout=180)
+        process.wait(timeout=400)
 
 
 def said(process: "subprocess.Popen[bytes]", printed: Path) -> str:
@@ -157,6 +157,20 @@ def test_the_pictures_of_the_documentation_are_of_a_running_stack(
 
     assert 20_000 < picture.stat().st_size < 400_000
     assert visitor.noticed() == []
+
+
+def test_the_picture_of_the_rounds_is_of_airflows_own_page(running_site, visit, pictures):
+    page = visit(running_site).page
+    page.goto(f"{running_site.url}/dags/aggregation_round")
+    expect(page.get_by_text("wait_for_updates").first).to_be_visible()
+    expect(page.get_by_text(re.compile(r"Last \d+ Dag Runs"))).to_be_visible()
+    page.wait_for_load_state("networkidle")
+    picture = pictures / "docs" / "airflow-rounds.png"
+
+    picture.parent.mkdir(exist_ok=True)
+    page.screenshot(path=picture)
+
+    assert 20_000 < picture.stat().st_size < 400_000
 
 
 def test_a_model_is_rolled_back_from_its_page(running_site, visit):
