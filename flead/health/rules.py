@@ -17,10 +17,11 @@ JOB_RULES: Final = {
     "FINISHED": "job_ended",
 }
 """What is broken when a job is in a state that it does not leave by itself."""
+STREAM_STOPPED: Final = "stopped"
 STREAM_RULES: Final = {
     STREAM_LOST: "stream_lost",
     "failed": "stream_failed",
-    "stopped": "stream_ended",
+    STREAM_STOPPED: "stream_ended",
 }
 STREAM_ACTIVE: Final = "active"
 READINGS_IN_A_ROW: Final = 3
@@ -163,6 +164,9 @@ def _judge_updates(
 def _judge_stream(
     reading: Reading, earlier: Sequence[Reading], settings: Settings
 ) -> Iterator[Breach]:
+    # `up` takes up the job first, and what it had stopped with it next.
+    if reading.stream_state == STREAM_STOPPED and Part.TRAINING in reading.deploying:
+        return
     if reading.stream_state in STREAM_RULES:
         yield Breach(STREAM_RULES[reading.stream_state], reading.stream_state, STREAM_ACTIVE)
         return

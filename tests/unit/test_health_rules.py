@@ -246,6 +246,12 @@ class TestStream:
 
         assert found(change) == [Breach(rule, state, "active")]
 
+    def test_that_was_stopped_with_the_stack_is_waited_for_while_the_job_comes_back(self):
+        coming_back = {"deploying": [Part.TRAINING]}
+
+        assert rules(coming_back | {"stream_state": "stopped"}) == []
+        assert rules(coming_back | {"stream_state": "lost"}) == ["stream_lost"]
+
     def test_that_commits_no_batch_is_found_while_rows_wait(self):
         stalled = {"stream_batch_age_seconds": 301.0}
 
