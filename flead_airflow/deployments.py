@@ -172,10 +172,10 @@ def open_new(
         if submission.job_id not in opened_before:
             queue_head(cursor, configuration.features)
             known, wanted = control.newest_control(cursor), configuration.hyperparameters
-            goes_on = known and restored_from and known.hyperparameters == wanted
-            control.queue_hyperparameters(
-                cursor, wanted, unchanged_since=known.unchanged_since if known and goes_on else None
-            )
+            since = None
+            if known and restored_from and known.hyperparameters == wanted:
+                since = known.unchanged_since
+            control.queue_hyperparameters(cursor, wanted, unchanged_since=since)
         return submission
 
 

@@ -188,3 +188,4 @@ def test_what_is_down_is_not_healthy(containers):
             containers.kill(name)
         for name in names:
             containers.await_unhealthy(name)
+        assert 0 not in [containers.health(name).returncode for name in names]
