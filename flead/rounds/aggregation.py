@@ -41,7 +41,8 @@ logger = logging.getLogger(__name__)
 def aggregate(database_url: str, settings: Settings, number: int) -> Round:
     """Judge the updates of an open round, and with them the candidate; make the next version.
 
-    A head that turns out worse than its parent is rolled back before. While the candidate is
+    The head is judged first, by the same updates: one that turns out worse than its parent is
+    rolled back, not followed by a candidate that is only better than it. While the candidate is
     undecided, the updates are kept as its evidence and make no version. The next version is a
     candidate in turn, unless nothing was promoted yet or no row has a label.
 
@@ -68,14 +69,16 @@ def aggregate(database_url: str, settings: Settings, number: int) -> Round:
         opened = rounds.get(cursor, number)
         if opened.state is not RoundState.OPEN:
             return opened
-        restored = roll_back_if_worse(cursor, current_lineage(cursor), settings, number)
-        promoted = None if restored is None else restored.version
         lineage = current_lineage(cursor)
         received = updates.updates_of_round(cursor, number)
+        judged = _judged(received, _admission_context(cursor, lineage, settings))
+        updates.record_judgements(cursor, number, judged)
+        promoted = None
+        if (restored := roll_back_if_worse(cursor, lineage, settings, number)) is not None:
+            promoted = restored.version
+            lineage = current_lineage(cursor)
         candidate = models.pending_candidate(cursor, lineage.feature_schema)
         if candidate is not None:
-            judged = _judged(received, _admission_context(cursor, lineage, settings))
-            updates.record_judgements(cursor, number, judged)
             verdict = judge_pending(cursor, candidate, number, settings, datetime.now(UTC))
             if verdict is Verdict.UNDECIDED:
                 return _wait(cursor, number, judged, promoted)

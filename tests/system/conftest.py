@@ -63,11 +63,15 @@ def _query(url: str, statement: str, values: tuple[object, ...]) -> list[tuple[A
         connection.close()
 
 
-def wait_until(holds: Callable[[], object], seconds: float = WAIT_SECONDS) -> None:
-    """Wait until something holds."""
+def wait_until(
+    holds: Callable[[], object],
+    seconds: float = WAIT_SECONDS,
+    found: Callable[[], object] = lambda: None,
+) -> None:
+    """Wait until something holds; `found` tells what there is when it does not in time."""
     deadline = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, found()
         time.sleep(0.5)
 
 

@@ -100,7 +100,11 @@ def test_a_broken_candidate_never_becomes_the_head(streaming: Resumed, broken: i
 
 
 def test_a_bad_head_is_rolled_back_by_the_rounds(streaming: Resumed, bad_head: int) -> None:
-    wait_until(lambda: status(streaming, bad_head) != "promoted", WAIT_SECONDS)
+    wait_until(
+        lambda: status(streaming, bad_head) != "promoted",
+        WAIT_SECONDS,
+        lambda: streaming.query("SELECT * FROM promotion_decisions ORDER BY id DESC LIMIT 9"),
+    )
 
     assert status(streaming, bad_head) == "rolled_back"
     [(good, reason, decided_by)] = streaming.query(

@@ -403,13 +403,11 @@ class TestRollback:
             (4,)
         ]
 
-    def test_a_head_whose_prequential_loss_is_worse_is_taken_back_by_the_next_round(
-        self, promoted, round_of
+    @pytest.mark.parametrize("challenged", [None, (3, *GOOD)])
+    def test_a_head_whose_prequential_loss_is_worse_is_taken_back_before_another_follows(
+        self, promoted, round_of, challenged
     ):
-        waiting = round_of(B, base=2, scored=BAD)
-        assert waiting.state is RoundState.WAITING
-
-        taken_back = round_of(B, base=2, scored=BAD)
+        taken_back = round_of(B, base=2, scored=BAD, challenged=challenged)
 
         assert (taken_back.promoted_version, head(promoted)) == (4, 4)
         assert taken_back.rejected == {"rolled_back_base": 3}
@@ -423,12 +421,10 @@ class TestRollback:
 
     def test_rounds_take_back_one_head_in_the_time_of_a_verdict(self, promoted, round_of):
         round_of(B, base=2, scored=BAD)
-        round_of(B, base=2, scored=BAD)
         round_of(B, base=4, scored=GOOD)
         round_of(B, base=4, scored=GOOD, challenged=(5, *GOOD))
         assert head(promoted) == 5
 
-        round_of(B, base=5, scored=BAD)
         too_soon = round_of(B, base=5, scored=BAD)
         assert (too_soon.state, head(promoted)) == (RoundState.WAITING, 5)
         promoted.query(
