@@ -101,9 +101,12 @@ def roll_back_if_worse(
     """Take the head back when it turns out worse than its parent; returns what replaces it.
 
     By the prequential loss, paired by the devices that scored both, or by a passed evaluation of
-    both on the same window. A version that restores another is not taken back in turn: what made
-    the loss rise then was not the model. For the same reason rounds and evaluations take back one
-    head in `gate_timeout_seconds` at most.
+    both on the same window. The updates of the round must be judged before: those that find the
+    candidate better than the head may find the head worse than its parent.
+
+    A version that restores another is not taken back in turn: what made the loss rise then was not
+    the model. For the same reason rounds and evaluations take back one head in
+    `gate_timeout_seconds` at most.
     """
     pair = _head_and_good(cursor, lineage, settings)
     if pair is None:

@@ -1,5 +1,6 @@
 """The whole stack, driven as a user drives it: by the `flead` command alone."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -91,39 +92,58 @@ def short_rounds() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def demonstrated(make_home: Callable[[], Home], short_rounds: None) -> Demonstrated:
-    home = make_home()
+def demonstrate(home: Home) -> "subprocess.CompletedProcess[str]":
+    """Run the demonstration in a home until its third version, with Spark's analyses."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("FLEAD_EVALUATION_MIN_ROWS", "500")
         ran = run_flead(home, "demo", *FLEET, "--until-version", "3", "--with-analysis", "--json")
     assert ran.returncode == 0, ran.stderr
+    return ran
+
+
+def bring_up(home: Home) -> Resumed:
+    """Start the stack again, which takes up what ran in it."""
+    started = run_flead(home, "up")
+    assert started.returncode == 0, started.stderr
+    addresses = Addresses.of(home, environ={})
+    health = httpx.get(f"{addresses.airflow_url}/api/v2/monitor/health").json()
+    return Resumed(home, addresses, health)
+
+
+@contextlib.contextmanager
+def fleet_of(home: Home, *options: str) -> Iterator[None]:
+    """Let a fleet stream into the stack for the block."""
+    fleet = subprocess.Popen(
+        [sys.executable, "-m", "flead.cli", "simulate", *FLEET, *options],
+        cwd=CHECKOUT, env=os.environ | home.variables,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        fleet.terminate()
+        fleet.wait(30)
+
+
+@pytest.fixture(scope="session")
+def demonstrated(make_home: Callable[[], Home], short_rounds: None) -> Demonstrated:
+    home = make_home()
+    ran = demonstrate(home)
     status = run_flead(home, "status", "--json")
     return Demonstrated(home, json.loads(ran.stdout), json.loads(status.stdout))
 
 
 @pytest.fixture(scope="session")
 def resumed(demonstrated: Demonstrated) -> Resumed:
-    """Start the stack again, which takes up what ran in it, and feed it for some windows."""
-    started = run_flead(demonstrated.home, "up")
-    assert started.returncode == 0, started.stderr
-    addresses = Addresses.of(demonstrated.home, environ={})
-    health = httpx.get(f"{addresses.airflow_url}/api/v2/monitor/health").json()
-    fed = run_flead(demonstrated.home, "simulate", *FLEET, "--duration", "20", "--json")
+    """Start the stack again, and feed it for some windows."""
+    up = bring_up(demonstrated.home)
+    fed = run_flead(up.home, "simulate", *FLEET, "--duration", "20", "--json")
     assert fed.returncode == 0, fed.stderr
-    return Resumed(demonstrated.home, addresses, health)
+    return up
 
 
 @pytest.fixture(scope="module")
 def streaming(resumed: Resumed) -> Iterator[Resumed]:
     """Let a fleet stream into the running job."""
-    fleet = subprocess.Popen(
-        [sys.executable, "-m", "flead.cli", "simulate", *FLEET],
-        cwd=CHECKOUT, env=os.environ | resumed.home.variables,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
+    with fleet_of(resumed.home):
         yield resumed
-    finally:
-        fleet.terminate()
-        fleet.wait(30)
