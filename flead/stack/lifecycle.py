@@ -220,9 +220,7 @@ class _Start:
             dependency.result()
         began = time.monotonic()
         try:
-            if not self._supervisor.info(service.name).is_up:
-                self._start(service)
-            self._wait_until_healthy(service)
+            self._make_healthy(service)
             service.on_ready()
         except Exception as error:
             if not self._given_up.is_set():
@@ -232,6 +230,16 @@ class _Start:
             raise
         address = "" if service.port is None else f"{ports.HOST}:{service.port}"
         self._report(Progress(service.name, "ready", time.monotonic() - began, address))
+
+    def _make_healthy(self, service: Service) -> None:
+        if self._supervisor.info(service.name).is_up:
+            # It may have begun before what it needs was ready, and die of that: its supervisor
+            # starts each service by itself, in no order.
+            with contextlib.suppress(ServiceFailedError):
+                self._wait_until_healthy(service)
+                return
+        self._start(service)
+        self._wait_until_healthy(service)
 
     def _start(self, service: Service) -> None:
         self._report(Progress(service.name, "starting"))

@@ -1,14 +1,19 @@
 """What the embedded stack says when a server cannot start."""
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
+import time
 
+import psutil
 import pytest
 
 from flead.stack import processes
 from flead.stack.ports import HOST, Ports
+from flead.stack.postgres import Placement
+from flead.stack.supervision import Supervisor
 
 pytestmark = pytest.mark.servers
 
@@ -41,6 +46,26 @@ def test_data_of_another_home_at_the_same_place_are_named(flead, make_home):
     assert "bin/flead down --wipe" in started.stderr
     assert flead(home, "down", "--wipe").returncode == 0
     assert flead(home, "up", "postgres").returncode == 0
+
+
+def test_a_server_that_its_supervisor_starts_again_and_again_comes_up_once_it_can(flead, make_home):
+    home = make_home()
+    assert flead(home, "up", "postgres").returncode == 0
+    version = Placement.of(home).data / "PG_VERSION"
+    lost = version.rename(version.with_suffix(".lost"))
+    for each in processes.belonging_to(home, "postgres"):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+    supervisor, deadline = Supervisor(home), time.monotonic() + 60
+    while supervisor.info("postgres").state != "BACKOFF":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    lost.rename(version)
+
+    started = flead(home, "up", "postgres")
+
+    assert started.returncode == 0, started.stderr
+    assert supervisor.info("postgres").is_up
 
 
 def test_a_taken_port_is_named(flead, make_home):
