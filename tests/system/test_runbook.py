@@ -25,7 +25,6 @@ from flead.stack.flink_rest import FlinkClient
 from flead.stack.home import CHECKOUT, Home
 from flead.stack.postgres import Placement
 from flead.stack.spark import STREAM
-from flead.stack.supervision import NAME as SUPERVISOR
 from flead.storage.connection import connect
 from tests.conftest import run_flead
 from tests.faults.catalogue import checkpoints, small_disk
@@ -355,12 +354,19 @@ def test_a_database_that_was_given_up_is_mended_and_brought_up(streaming: Resume
     version_since(streaming, back)
 
 
-def test_a_broker_that_does_not_answer_is_told(streaming: Resumed) -> None:
+def test_a_broker_that_cannot_start_is_told_mended_and_brought_up(streaming: Resumed) -> None:
+    properties = streaming.home.data / "kafka" / "meta.properties"
+    good = properties.read_text()
     down = now(streaming)
-    with frozen(members(streaming, SUPERVISOR)):
-        kill(members(streaming, "kafka"))
-        await_found(streaming, "kafka_unreachable", down)
-        assert states_of_services(streaming)["kafka"] != "running"
+    properties.write_text(good.replace("node.id=1", "node.id=7"))
+    kill(members(streaming, "kafka"))
+    await_found(streaming, "kafka_unreachable", down)
+    assert states_of_services(streaming)["kafka"] != "running"
+    logs = run_flead(streaming.home, "logs", "kafka")
+    assert "Stored node id 7 doesn't match" in logs.stdout
+    properties.write_text(good)
+
+    bring_up(streaming.home)
 
     back = now(streaming)
     trains_since(streaming, back)
