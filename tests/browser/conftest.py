@@ -76,10 +76,22 @@ def ask(site):
 
 @pytest.fixture(scope="session")
 def names(ask):
-    """Return what stands in the addresses of pages: the worst device, the head, a bad run."""
+    """Return what stands in the addresses of pages: the head, a bad run, and a device.
+
+    The worst of those with anomalies in their newest minutes: what was filled in depends on the
+    time.
+    """
     [device] = ask(
-        "SELECT device_id FROM device_status"
-        " ORDER BY training_status = 'drifting' DESC, log_loss DESC LIMIT 1"
+        """
+        SELECT device_id FROM device_status WHERE EXISTS (
+            SELECT FROM anomalies WHERE anomalies.device_id = device_status.device_id
+                AND event_time > (
+                    SELECT max(event_time) FROM device_samples
+                    WHERE device_samples.device_id = device_status.device_id
+                ) - INTERVAL '10 minutes'
+        )
+        ORDER BY training_status = 'drifting' DESC, log_loss DESC LIMIT 1
+        """
     )
     head, parent = ask(
         "SELECT version, parent_version FROM federated_models"
