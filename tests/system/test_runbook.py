@@ -354,29 +354,30 @@ def test_a_database_that_was_given_up_is_mended_and_brought_up(streaming: Resume
     version_since(streaming, back)
 
 
-def test_a_broker_that_cannot_start_is_told_mended_and_brought_up(streaming: Resumed) -> None:
-    properties = streaming.home.data / "kafka" / "meta.properties"
+def test_a_broker_that_cannot_start_is_told_mended_and_brought_up(stack: Resumed) -> None:
+    properties = stack.home.data / "kafka" / "meta.properties"
     good = properties.read_text()
-    down = now(streaming)
+    down = now(stack)
     properties.write_text(good.replace("node.id=1", "node.id=7"))
-    kill(members(streaming, "kafka"))
-    await_found(streaming, "kafka_unreachable", down)
-    assert states_of_services(streaming)["kafka"] != "running"
-    logs = run_flead(streaming.home, "logs", "kafka")
+    kill(members(stack, "kafka"))
+    await_found(stack, "kafka_unreachable", down)
+    assert states_of_services(stack)["kafka"] != "running"
+    logs = run_flead(stack.home, "logs", "kafka")
     assert "Stored node id 7 doesn't match" in logs.stdout
     properties.write_text(good)
 
-    bring_up(streaming.home)
+    bring_up(stack.home)
 
-    back = now(streaming)
-    trains_since(streaming, back)
-    version_since(streaming, back)
+    back = now(stack)
+    trains_since(stack, back)
+    with fleet_of(stack.home):
+        version_since(stack, back)
 
 
 def test_an_evaluation_in_quarantine_is_repaired_and_released(stack: Resumed) -> None:
     [(run,)] = stack.query(
         "SELECT evaluation_run_id FROM evaluation_runs WHERE quality_status = 'passed'"
-        " ORDER BY created_at DESC LIMIT 1"
+        " ORDER BY evaluated_at DESC LIMIT 1"
     )
     change(
         stack,
