@@ -21,6 +21,8 @@ TICK_SECONDS: Final = 0.01
 
 PROGRESS_SECONDS: Final = 1.0
 FLUSH_SECONDS: Final = 10.0
+DELIVERY_SECONDS: Final = 600.0
+"""A broker that is away for less is waited for: devices keep their rows meanwhile."""
 
 
 class StreamingError(Exception):
@@ -85,7 +87,8 @@ class Stream:
     def __init__(
         self, properties: Properties, speed: float, on_progress: Callable[[Sent], None]
     ) -> None:
-        self._producer = producer(properties, report_only_errors=True)
+        patient = {"delivery.timeout.ms": f"{DELIVERY_SECONDS * 1000:.0f}"}
+        self._producer = producer({**patient, **properties}, report_only_errors=True)
         self._speed = speed
         self._on_progress = on_progress
         self._stop = Event()

@@ -97,7 +97,7 @@ class FlinkRestHook(BaseHook):
     """Talk to the JobManager of a session cluster.
 
     Every call is retried on connection errors, 5xx answers and a 404 that is not Flink's. Repeating
-    a stop is safe, because the caller chooses the trigger id; a submission is repeated once no
+    a stop is safe, because the caller chooses the request id; a submission is repeated once no
     script runs any more.
 
     Parameters
@@ -430,16 +430,16 @@ class FlinkRestHook(BaseHook):
                 raise
             self.log.info("Job %s has ended: nothing to cancel", job_id)
 
-    def stop_with_savepoint(self, job_id: str, trigger_id: str) -> None:
-        """Ask for a savepoint and a stop, which `savepoint` follows by `trigger_id`.
+    def stop_with_savepoint(self, job_id: str, request_id: str) -> None:
+        """Ask for a savepoint and a stop, which `savepoint` follows by `request_id`.
 
-        `trigger_id` is 32 hex digits that the caller chooses. Repeating the request starts no
+        `request_id` is 32 hex digits that the caller chooses. Repeating the request starts no
         second savepoint. Without `execution.checkpointing.savepoint-dir` Flink refuses it.
         """
-        body = {"drain": False, "formatType": "CANONICAL", "triggerId": trigger_id}
+        body = {"drain": False, "formatType": "CANONICAL", "triggerId": request_id}
         self._request("POST", f"/jobs/{job_id}/stop", json=body)
 
-    def trigger_savepoint(self, job_id: str, trigger_id: str) -> None:
+    def trigger_savepoint(self, job_id: str, request_id: str) -> None:
         """Ask for a savepoint of a job that goes on, as `stop_with_savepoint` does.
 
         Raises
@@ -447,13 +447,13 @@ class FlinkRestHook(BaseHook):
         FlinkJobNotFoundError
             When the JobManager does not know the job.
         """
-        body = {"cancel-job": False, "formatType": "CANONICAL", "triggerId": trigger_id}
+        body = {"cancel-job": False, "formatType": "CANONICAL", "triggerId": request_id}
         self._request("POST", f"/jobs/{job_id}/savepoints", json=body)
 
-    def find_savepoint(self, job_id: str, trigger_id: str) -> SavepointStatus | None:
+    def find_savepoint(self, job_id: str, request_id: str) -> SavepointStatus | None:
         """State of a savepoint that was asked for; None when Flink does not know it (any more)."""
         try:
-            return self._get(f"/jobs/{job_id}/savepoints/{trigger_id}", SavepointStatus)
+            return self._get(f"/jobs/{job_id}/savepoints/{request_id}", SavepointStatus)
         except FlinkJobNotFoundError:
             return None
 
@@ -471,10 +471,10 @@ class FlinkRestHook(BaseHook):
             When it could not be deleted, or not in two minutes.
         """
         content = self._request("POST", "/savepoint-disposal", json={"savepoint-path": path})
-        trigger_id = msgspec.json.decode(content, type=Triggered).request_id
+        request_id = msgspec.json.decode(content, type=Triggered).request_id
         deadline = time.monotonic() + DELETION_SECONDS
         while True:
-            status = self._get(f"/savepoint-disposal/{trigger_id}", SavepointStatus)
+            status = self._get(f"/savepoint-disposal/{request_id}", SavepointStatus)
             if status.operation:
                 break
             if time.monotonic() > deadline:

@@ -1,7 +1,7 @@
 """Start, save, stop and cancel PyFlink jobs, each deferred while Flink works.
 
 Flink holds the progress: every request names what it makes, a job by its id and a savepoint by its
-trigger id, and both are the same each time that a task runs. So a task whose worker, triggerer or
+request id, and both are the same each time that a task runs. So a task whose worker, triggerer or
 scheduler was killed finds what it had begun, and begins nothing twice.
 """
 
@@ -116,7 +116,7 @@ class FlinkJobOperator(BaseOperator):
         )
         raise AssertionError("defer raises")
 
-    def trigger_id(self, *asked_by: object) -> str:
+    def request_id(self, *asked_by: object) -> str:
         """Id of the savepoint that is asked for, the same each time that the same asks."""
         asked = "/".join(map(str, (self.job_id, *asked_by)))
         return hashlib.sha256(asked.encode()).hexdigest()[:32]
@@ -321,12 +321,12 @@ class FlinkSavepointOperator(FlinkJobOperator):
 
     def execute(self, context: Context) -> None:
         """Ask for a savepoint, or find the one that was asked for, and defer until it is there."""
-        trigger_id = self._ask(context)
+        request_id = self._ask(context)
         self.wait(
             FlinkSavepointTrigger,
             self.resume,
             self.savepoint_timeout_seconds,
-            trigger_id=trigger_id,
+            request_id=request_id,
         )
 
     def resume(self, context: Context, event: dict[str, Any]) -> str:
@@ -344,13 +344,13 @@ class FlinkSavepointOperator(FlinkJobOperator):
     def _ask(self, context: Context) -> str:
         job_id, ti = str(self.job_id), context["ti"]
         for number in count(1):
-            trigger_id = self.trigger_id(ti.dag_id, ti.run_id, ti.task_id, ti.map_index, number)
-            status = self.hook.find_savepoint(job_id, trigger_id)
+            request_id = self.request_id(ti.dag_id, ti.run_id, ti.task_id, ti.map_index, number)
+            status = self.hook.find_savepoint(job_id, request_id)
             if status is None:
-                self.hook.trigger_savepoint(job_id, trigger_id)
+                self.hook.trigger_savepoint(job_id, request_id)
             elif status.operation and status.operation.failure_cause:
                 continue
-            return trigger_id
+            return request_id
         raise AssertionError("count is infinite")
 
 
@@ -388,13 +388,13 @@ class FlinkStopWithSavepointOperator(FlinkJobOperator):
         if job.state.ended:
             return self.result(self._savepoint_of(self.job_id))
         # not the task's own: a job is stopped once, whichever task asks
-        trigger_id = self.trigger_id("stop", context["ti"].dag_id, context["ti"].run_id)
-        self.hook.stop_with_savepoint(self.job_id, trigger_id)
+        request_id = self.request_id("stop", context["ti"].dag_id, context["ti"].run_id)
+        self.hook.stop_with_savepoint(self.job_id, request_id)
         return self.wait(
             FlinkSavepointTrigger,
             self.end_with_savepoint,
             self.stop_timeout_seconds,
-            trigger_id=trigger_id,
+            request_id=request_id,
         )
 
     def end_with_savepoint(self, context: Context, event: dict[str, Any]) -> NoReturn:

@@ -153,21 +153,22 @@ class FlinkSavepointTrigger(FlinkTrigger):
     ----------
     job_id, flink_conn_id, deadline, poll_seconds
         See `FlinkTrigger`.
-    trigger_id : str
-        32 hex digits that the savepoint was asked for with.
+    request_id : str
+        32 hex digits that the savepoint was asked for with, Flink's `triggerId`.
     """
 
-    def __init__(self, *, trigger_id: str, **arguments: Any) -> None:
+    def __init__(self, *, request_id: str, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.trigger_id = trigger_id
+        # not `trigger_id`: a triggerer overwrites that of every trigger with a number of its own
+        self.request_id = request_id
 
     def arguments(self) -> dict[str, Any]:
         """Return what the constructor takes."""
-        return super().arguments() | {"trigger_id": self.trigger_id}
+        return super().arguments() | {"request_id": self.request_id}
 
     def look(self, hook: FlinkRestHook) -> Payload | str:
         """Tell what has become of the savepoint."""
-        status = hook.find_savepoint(self.job_id, self.trigger_id)
+        status = hook.find_savepoint(self.job_id, self.request_id)
         if status is None:
             lost = "the JobManager does not know the savepoint: it was restarted meanwhile"
             return {"savepoint_path": None, "detail": lost}

@@ -355,24 +355,23 @@ def test_a_database_that_was_given_up_is_mended_and_brought_up(streaming: Resume
     version_since(streaming, back)
 
 
-def test_a_broker_that_cannot_start_is_told_mended_and_brought_up(stack: Resumed) -> None:
-    properties = stack.home.data / "kafka" / "meta.properties"
+def test_a_broker_that_cannot_start_is_told_mended_and_brought_up(streaming: Resumed) -> None:
+    properties = streaming.home.data / "kafka" / "meta.properties"
     good = properties.read_text()
-    down = now(stack)
+    down = now(streaming)
     properties.write_text(good.replace("node.id=1", "node.id=7"))
-    kill(members(stack, "kafka"))
-    await_found(stack, "kafka_unreachable", down)
-    assert states_of_services(stack)["kafka"] != "running"
-    logs = run_flead(stack.home, "logs", "kafka")
+    kill(members(streaming, "kafka"))
+    await_found(streaming, "kafka_unreachable", down)
+    assert states_of_services(streaming)["kafka"] != "running"
+    logs = run_flead(streaming.home, "logs", "kafka")
     assert "Stored node id 7 doesn't match" in logs.stdout
     properties.write_text(good)
 
-    bring_up(stack.home)
+    bring_up(streaming.home)
 
-    back = now(stack)
-    trains_since(stack, back)
-    with fleet_of(stack.home):
-        version_since(stack, back)
+    back = now(streaming)
+    trains_since(streaming, back)
+    version_since(streaming, back)
 
 
 def test_an_evaluation_in_quarantine_is_repaired_and_released(stack: Resumed) -> None:
@@ -436,7 +435,7 @@ def test_a_jobmanager_that_is_busy_is_freed_of_the_script_in_it(streaming: Resum
             each.terminate()
 
     training.finish_deployment(streaming.addresses, run, lambda _: None)
-    assert active(streaming)[1]["learning_rate"] == 0.015
+    assert active(streaming)[1]["hyperparameters"]["learning_rate"] == 0.015
     assert len(FlinkClient(streaming.addresses.flink_url).running_jobs()) == 1
     trains_since(streaming, began)
 

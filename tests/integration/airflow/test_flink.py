@@ -31,6 +31,7 @@ from flead_airflow.flink.triggers import (
     FlinkJobStartedTrigger,
     FlinkSavepointTrigger,
 )
+from tests.integration.airflow.triggerer import events_of
 
 pytestmark = pytest.mark.servers
 
@@ -97,17 +98,6 @@ def defer(operator, ti=None):
     with pytest.raises(TaskDeferred) as deferred:
         execute(operator, ti)
     return deferred.value.trigger
-
-
-def events_of(trigger, timeout_seconds=120):
-    """Run a trigger to its end, rebuilt from what Airflow would store of it."""
-    path, arguments = trigger.serialize()
-    kind = pkgutil.resolve_name(path)
-
-    async def collect():
-        return [event.payload async for event in kind(**arguments).run()]
-
-    return asyncio.run(asyncio.wait_for(collect(), timeout_seconds))
 
 
 def finish(operator, ti=None):
@@ -314,7 +304,7 @@ class TestSavepoint:
         first = defer(operator_of(FlinkSavepointOperator, running))
         second = defer(operator_of(FlinkSavepointOperator, running))
 
-        assert first.trigger_id == second.trigger_id
+        assert first.request_id == second.request_id
         assert events_of(first) == events_of(second)
 
     def test_of_another_run_is_another_one(self, hook, running):
@@ -328,8 +318,8 @@ class TestSavepoint:
 
         with pytest.raises(AirflowException, match="took no savepoint: it failed with"):
             finish(operator)
-        first = operator.trigger_id("dag", "run", "task", -1, 1)
-        assert defer(operator).trigger_id != first
+        first = operator.request_id("dag", "run", "task", -1, 1)
+        assert defer(operator).request_id != first
 
     def test_whose_task_a_user_ends_goes_on_and_says_so(self, hook, running):
         trigger = defer(operator_of(FlinkSavepointOperator, running))
@@ -416,7 +406,7 @@ class TestTrigger:
         ("kind", "further"),
         [
             (FlinkJobStartedTrigger, {"absent_is_final": False}),
-            (FlinkSavepointTrigger, {"trigger_id": "1" * 32}),
+            (FlinkSavepointTrigger, {"request_id": "1" * 32}),
             (FlinkJobEndedTrigger, {"is_cancelled": True}),
         ],
     )
@@ -433,7 +423,7 @@ class TestTrigger:
         ("kind", "further", "event"),
         [
             (FlinkJobStartedTrigger, {}, {"started": False}),
-            (FlinkSavepointTrigger, {"trigger_id": "1" * 32}, {"savepoint_path": None}),
+            (FlinkSavepointTrigger, {"request_id": "1" * 32}, {"savepoint_path": None}),
             (FlinkJobEndedTrigger, {}, {"state": None}),
         ],
     )
@@ -452,7 +442,7 @@ class TestTrigger:
     def test_fires_once_for_each_end_of_a_savepoint(self, hook, job_id):
         lost = FlinkSavepointTrigger(
             **ARGUMENTS | {"flink_conn_id": FLINK_CONNECTION, "job_id": job_id},
-            trigger_id="1" * 32,
+            request_id="1" * 32,
         )
 
         [event] = events_of(lost)

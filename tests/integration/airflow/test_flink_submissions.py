@@ -1,6 +1,5 @@
 """What comes while the script of a submission still runs in the JobManager."""
 
-import asyncio
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from flead_airflow.flink.errors import FlinkDuplicateJobError, FlinkSubmissionEr
 from flead_airflow.flink.hook import FlinkRestHook
 from flead_airflow.flink.responses import JobStatus
 from flead_airflow.flink.triggers import FlinkJobEndedTrigger
+from tests.integration.airflow.triggerer import events_of
 
 pytestmark = pytest.mark.servers
 
@@ -108,12 +108,7 @@ def test_a_wait_for_an_end_goes_on_until_the_job_that_comes_of_it_is_cancelled(
     # another triggerer takes it over, and may see the job at once
     while hook.runs_script():
         time.sleep(0.2)
-    ended = FlinkJobEndedTrigger(**arguments)
-
-    async def event():
-        return [fired.payload async for fired in ended.run()]
-
-    assert asyncio.run(event()) == [
+    assert events_of(FlinkJobEndedTrigger(**arguments)) == [
         {"job_id": job_id, "state": "CANCELED", "detail": "the job is CANCELED"}
     ]
     assert hook.job(job_id).state is JobStatus.CANCELED

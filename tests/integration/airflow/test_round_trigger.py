@@ -15,6 +15,7 @@ from flead.storage import offsets
 from flead.storage.connection import connect
 from flead.storage.migrations import migrate
 from flead_airflow.rounds import AggregationReadyTrigger, WaitForUpdatesOperator
+from tests.integration.airflow.triggerer import collect, events_of
 
 pytestmark = [
     pytest.mark.servers,
@@ -41,17 +42,9 @@ def add_round(database_url, opened_at, *, state="empty"):
         )
 
 
-async def events(trigger):
-    return [event.payload async for event in trigger.run()]
-
-
 def outcome(seconds):
-    """Run a trigger, rebuilt from what Airflow would store of it."""
-    path, arguments = AggregationReadyTrigger(
-        deadline=time.time() + seconds, poll_seconds=0.1
-    ).serialize()
-    assert path == "flead_airflow.rounds.AggregationReadyTrigger"
-    return asyncio.run(asyncio.wait_for(events(AggregationReadyTrigger(**arguments)), 60))
+    """Run a trigger that has so many seconds."""
+    return events_of(AggregationReadyTrigger(deadline=time.time() + seconds, poll_seconds=0.1))
 
 
 def test_the_trigger_is_rebuilt_from_its_class_path_and_all_its_arguments():
@@ -70,7 +63,7 @@ def test_it_fires_once_when_enough_updates_can_be_read(send_updates):
 def test_it_fires_when_updates_come_while_it_waits(send_updates):
     async def send_later():
         trigger = AggregationReadyTrigger(deadline=time.time() + 30, poll_seconds=0.1)
-        waiting = asyncio.ensure_future(events(trigger))
+        waiting = asyncio.ensure_future(collect(trigger))
         await asyncio.sleep(1)
         assert not waiting.done()
         await asyncio.to_thread(send_updates, *[UPDATE] * 3)
@@ -118,7 +111,7 @@ def test_the_event_loop_is_not_blocked(kafka):
     async def watch():
         nonlocal longest
         trigger = AggregationReadyTrigger(deadline=time.time() + 2, poll_seconds=0.1)
-        waiting = asyncio.ensure_future(events(trigger))
+        waiting = asyncio.ensure_future(collect(trigger))
         while not waiting.done():
             before = time.monotonic()
             await asyncio.sleep(0.01)

@@ -1,6 +1,5 @@
 """The wait for the end of a trial, against a real database."""
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from flead.contracts.messages import Hyperparameters
 from flead.storage.migrations import migrate
 from flead_airflow.tuning import TuningDueTrigger
+from tests.integration.airflow.triggerer import events_of
 from tests.integration.tuned_fleet import Fleet
 
 pytestmark = [pytest.mark.servers, pytest.mark.usefixtures("database_connection")]
@@ -24,14 +24,9 @@ def fleet(database_url, monkeypatch, kafka_connection):
     return made
 
 
-async def events(trigger):
-    return [event.payload async for event in trigger.run()]
-
-
 def outcome(seconds):
-    """Run a trigger, rebuilt from what Airflow would store of it."""
-    _, arguments = TuningDueTrigger(revision=2, poll_seconds=0.1).serialize()
-    return asyncio.run(asyncio.wait_for(events(TuningDueTrigger(**arguments)), seconds))
+    """Run a trigger for so many seconds at most."""
+    return events_of(TuningDueTrigger(revision=2, poll_seconds=0.1), seconds)
 
 
 def begin(fleet, at):
