@@ -419,8 +419,11 @@ class FlinkStopWithSavepointOperator(FlinkJobOperator):
         """Return the savepoint of the job that has ended; `dag.test()` drops what is carried."""
         if event["state"] is None:
             raise AirflowException(f"job {self.job_id} does not end: {event['detail']}")
-        # one that came too late, perhaps
-        return self.result(savepoint_path or self._savepoint_of(str(self.job_id)))
+        if savepoint_path is None:
+            # one that came too late, perhaps
+            return self.result(self._savepoint_of(str(self.job_id)))
+        self.log.info("Job %s was stopped with savepoint %s", self.job_id, savepoint_path)
+        return self.result(savepoint_path)
 
     def on_kill(self) -> None:
         """Say that nothing is cancelled."""
