@@ -81,8 +81,9 @@ def simulate(
 
     Pumps, motors, environment sensors and gateways, each device with its own scale, daily rhythm
     and noise; spikes, drifts, flat lines and scans are labelled. A training job of the embedded
-    stack that has other features is replaced first, by one with those of the fleet. Ends with 1
-    when messages were refused, or when it was stopped before what --duration or --rows asked for.
+    stack that has other features is replaced first, by one with those of the fleet. Rows wait for a
+    broker that goes away, up to ten minutes. Ends with 1 when messages were refused, or when it was
+    stopped before what --duration or --rows asked for.
 
     Prints a counter of messages on standard error; with --json at its end what was sent.
 

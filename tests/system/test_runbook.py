@@ -358,6 +358,7 @@ def test_a_database_that_was_given_up_is_mended_and_brought_up(streaming: Resume
 def test_a_broker_that_cannot_start_is_told_mended_and_brought_up(streaming: Resumed) -> None:
     properties = streaming.home.data / "kafka" / "meta.properties"
     good = properties.read_text()
+    version_since(streaming, now(streaming))
     down = now(streaming)
     properties.write_text(good.replace("node.id=1", "node.id=7"))
     kill(members(streaming, "kafka"))
