@@ -16,7 +16,8 @@ from flead.stack import training
 from flead.stack.home import CHECKOUT, Home
 from flead.stack.spark import STREAM
 from flead.storage.locks import Lock
-from tests.faults.stack import Stack, frozen, kill
+from tests.faults.stack import Stack
+from tests.running_stack import frozen, kill
 
 ROUND = "aggregation_round"
 DEPLOY = "deploy_training"

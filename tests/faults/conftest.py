@@ -16,7 +16,8 @@ from tests.accounting import Judged, Letter, dead_letters, messages_of
 from tests.conftest import run_flead, start
 from tests.faults.catalogue import FAULTS, QUICK, Fault, small_disk
 from tests.faults.load import Fleet, Follower, Ledger, messages_in
-from tests.faults.stack import Stack, answered, wait_until
+from tests.faults.stack import Stack
+from tests.running_stack import answered, wait_until
 
 IS_QUICK = bool(os.environ.get("FLEAD_QUICK"))
 REPETITIONS = int(os.environ.get("FLEAD_FAULT_REPETITIONS", "1"))

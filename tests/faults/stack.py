@@ -2,10 +2,9 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -13,28 +12,22 @@ import psycopg2
 
 from flead.contracts.topics import Topic
 from flead.messaging.reading import offset_ranges
-from flead.settings import TRAINING_SCRIPT
-from flead.stack import processes
-from flead.stack.addresses import Addresses
-from flead.stack.flink_rest import FlinkClient
 from flead.stack.home import Home
 from flead.stack.services import all_services
 from flead.stack.spark import STREAM
 from flead.stack.supervision import NAME as SUPERVISOR
-from flead.storage import deployments
-from flead.storage.connection import connect
 from flead.storage.locks import Lock, hold
 from tests.conftest import run_flead
 from tests.faults.load import Fleet, Follower, Ledger
+from tests.running_stack import RunningStack, frozen, kill, wait_until
 
-WAIT_SECONDS = 300.0
 TASK_SECONDS = 1.0
 """How long a task is given to come to what holds it."""
 
 
 @dataclass(frozen=True)
-class Stack:
-    """A home whose servers run, with a fleet and readers of what it sends and what comes of it.
+class Stack(RunningStack):
+    """One with a fleet and readers of what that sends and what comes of it.
 
     Parameters
     ----------
@@ -42,25 +35,10 @@ class Stack:
         Whether the stream analysis runs, too.
     """
 
-    home: Home
-    addresses: Addresses
     fleet: Fleet
     follower: Follower
     ledger: Ledger
     has_stream: bool
-
-    @property
-    def kafka(self) -> dict[str, str]:
-        """Properties of a client of its broker."""
-        return {"bootstrap.servers": self.addresses.kafka_bootstrap}
-
-    def query(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """Return what a statement finds in FLEAD's database."""
-        return _query(self.addresses.database_url, statement, values)
-
-    def query_airflow(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """Return what a statement finds in Airflow's database."""
-        return _query(self.addresses.airflow_database_url, statement, values)
 
     def messages_sent(self) -> int:
         """Count what the fleet has sent so far, the bad messages too."""
@@ -73,10 +51,6 @@ class Stack:
         assert started.returncode == 0, started.stderr
 
     # What it is made of
-
-    def members(self, *services: str) -> list[psutil.Process]:
-        """Return the living processes of services, and nothing when they have none."""
-        return [each for name in services for each in processes.belonging_to(self.home, name)]
 
     def java(self, service: str) -> psutil.Process:
         """Return the JVM of a service, without its Python workers."""
@@ -97,29 +71,11 @@ class Stack:
             if each.pid not in own and _is_of_home(each, self.home)
         ]
 
-    def scripts_that_submit(self) -> list[psutil.Process]:
-        """Wait until the JobManager runs the script of the training job, and return its process."""
-        found: list[psutil.Process] = []
-
-        def looked() -> list[psutil.Process]:
-            for each in self.members("flink-jobmanager"):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    if str(TRAINING_SCRIPT) in each.cmdline():
-                        found.append(each)
-            return found
-
-        wait_until(looked, "the script of the job runs", poll_seconds=0.05)
-        return found
-
     def everything(self) -> list[psutil.Process]:
         """Return all processes, the supervisor first: it would start the others again."""
         return self.members(SUPERVISOR, *all_services(self.home), STREAM)
 
     # What is well
-
-    def training_goes_on_since(self, moment_ms: float) -> bool:
-        """Tell whether the active job has completed a checkpoint that began after a moment."""
-        return training_goes_on_since(self.addresses, moment_ms)
 
     def airflow_is_well(self) -> bool:
         """Tell whether all of Airflow's parts report healthy."""
@@ -230,65 +186,6 @@ class Stack:
             time.sleep(seconds)
 
 
-def training_goes_on_since(addresses: Addresses, moment_ms: float) -> bool:
-    """Tell whether the active job has completed a checkpoint that began after a moment.
-
-    To run is not enough: Flink calls a job so until it misses the TaskManager's heartbeats.
-    """
-    with connect(addresses.database_url) as connection, connection.cursor() as cursor:
-        active = deployments.active(cursor)
-    flink = FlinkClient(addresses.flink_url)
-    if active is None or flink.job_state(active.job_id) != "RUNNING":
-        return False
-    return any(
-        each["status"] == "COMPLETED" and each["trigger_timestamp"] > moment_ms
-        for each in flink.checkpoints(active.job_id)
-    )
-
-
-@contextlib.contextmanager
-def frozen(members: list[psutil.Process]) -> Iterator[None]:
-    """Stop processes for the block: they live, and do nothing."""
-    assert members
-    for process in members:
-        process.suspend()
-    try:
-        yield
-    finally:
-        for process in members:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.resume()
-
-
-def kill(members: list[psutil.Process]) -> None:
-    """Kill processes at once."""
-    assert members
-    for process in members:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-
-
-def wait_until(
-    holds: Callable[[], object],
-    what: str,
-    seconds: float = WAIT_SECONDS,
-    poll_seconds: float = 0.5,
-) -> None:
-    """Wait until something holds; a server that does not answer meanwhile is no answer."""
-    deadline = time.monotonic() + seconds
-    while not answered(holds):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(poll_seconds)
-
-
-def answered(holds: Callable[[], object]) -> bool:
-    """Tell whether something holds, as far as servers that may be down can be asked."""
-    try:
-        return bool(holds())
-    except (psycopg2.OperationalError, httpx.HTTPError):
-        return False
-
-
 def _is_of_home(process: psutil.Process, home: Home) -> bool:
     try:
         if process.status() == psutil.STATUS_ZOMBIE:
@@ -297,13 +194,3 @@ def _is_of_home(process: psutil.Process, home: Home) -> bool:
         return leads_to_it or Path(process.cwd()).is_relative_to(home.root)
     except psutil.Error:
         return False
-
-
-def _query(url: str, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
-    connection = psycopg2.connect(url)
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(statement, values)
-            return cursor.fetchall()
-    finally:
-        connection.close()

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import psycopg2
 import pytest
 
 from flead.stack.addresses import Addresses
 from flead.stack.home import CHECKOUT, Home
 from tests.conftest import run_flead
+from tests.running_stack import RunningStack
 
 DEVICES = 40
 WAIT_SECONDS = 120
@@ -33,35 +33,11 @@ class Demonstrated:
 
 
 @dataclass(frozen=True)
-class Resumed:
+class Resumed(RunningStack):
     """The same home, up again, after more rows than before were trained."""
 
-    home: Home
-    addresses: Addresses
     airflow_health: dict[str, dict[str, Any]]
     """What Airflow said of itself when `up` had returned."""
-
-    @property
-    def kafka(self) -> dict[str, str]:
-        return {"bootstrap.servers": self.addresses.kafka_bootstrap}
-
-    def query(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """Return what a statement finds in the stack's database."""
-        return _query(self.addresses.database_url, statement, values)
-
-    def query_airflow(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """Return what a statement finds in the database of Airflow."""
-        return _query(self.addresses.airflow_database_url, statement, values)
-
-
-def _query(url: str, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
-    connection = psycopg2.connect(url)
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(statement, values)
-            return cursor.fetchall()
-    finally:
-        connection.close()
 
 
 def wait_until(

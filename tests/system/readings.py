@@ -3,7 +3,7 @@
 import json
 from datetime import datetime
 
-from tests.faults.stack import wait_until
+from tests.running_stack import wait_until
 from tests.system.conftest import Resumed
 
 LOOKED_FOR_SECONDS = 300.0

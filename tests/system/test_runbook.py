@@ -19,7 +19,8 @@ import httpx
 import psutil
 import pytest
 
-from flead.stack import processes, streams, training
+from flead.settings import TRAINING_SCRIPT
+from flead.stack import streams, training
 from flead.stack.airflow_rest import AirflowClient, AirflowError
 from flead.stack.flink_rest import FlinkClient
 from flead.stack.home import CHECKOUT, Home
@@ -28,7 +29,7 @@ from flead.stack.spark import STREAM
 from flead.storage.connection import connect
 from tests.conftest import run_flead
 from tests.faults.catalogue import checkpoints, small_disk
-from tests.faults.stack import frozen, kill, training_goes_on_since, wait_until
+from tests.running_stack import frozen, kill, wait_until
 from tests.system.conftest import Resumed, bring_up, demonstrate, fleet_of
 from tests.system.readings import await_found, await_healthy, now
 
@@ -41,7 +42,6 @@ SETTINGS = {
     # Failures that an entry has brought about are forgotten before the next one.
     "FLEAD_HEALTH_WINDOW_SECONDS": "60",
 }
-SCRIPT = "local_training.py"
 BUSY_SECONDS = 600.0
 BREAK_ONE_DEVICE = """
 CREATE FUNCTION break_update() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -129,7 +129,7 @@ def tasks_since(stack: Resumed, dag: str, task: str, moment: datetime) -> set[st
 def trains_since(stack: Resumed, moment: datetime) -> None:
     """Wait until the active job has completed a checkpoint that began after a moment."""
     moment_ms = moment.timestamp() * 1000
-    wait_until(lambda: training_goes_on_since(stack.addresses, moment_ms), "the job trains on", 420)
+    wait_until(lambda: stack.training_goes_on_since(moment_ms), "the job trains on", 420)
 
 
 def version_since(stack: Resumed, moment: datetime, column: str = "version") -> None:
@@ -201,7 +201,7 @@ def test_exhausted_attempts_to_heal_ask_for_a_person(streaming: Resumed) -> None
         " (SELECT created_at FROM training_health ORDER BY created_at DESC LIMIT 3)",
     )
     killed = now(streaming)
-    kill([each for each in members(streaming, "flink-jobmanager") if each.name() == "java"])
+    kill([each for each in streaming.members("flink-jobmanager") if each.name() == "java"])
     verdict_since(streaming, "exhausted", killed)
     assert runs_since(streaming, DEPLOY, killed) == []
 
@@ -307,7 +307,7 @@ def test_a_stream_that_was_stopped_is_taken_up_and_given_more_time(streaming: Re
         wait_until(lambda: streaming.query(found, moment, moment), "a batch is committed")
 
     stopped = now(streaming)
-    for each in members(streaming, STREAM):
+    for each in streaming.members(STREAM):
         with contextlib.suppress(psutil.NoSuchProcess):
             each.terminate()
     assert await_found(streaming, "stream_ended", stopped) >= stopped
@@ -340,7 +340,7 @@ def test_a_full_disk_is_seen_and_the_job_goes_on_once_there_is_room(streaming: R
 def test_a_database_that_was_given_up_is_mended_and_brought_up(streaming: Resumed) -> None:
     data = Placement.of(streaming.home).data
     (data / "PG_VERSION").rename(data / "PG_VERSION.lost")
-    kill(members(streaming, "postgres"))
+    kill(streaming.members("postgres"))
     wait_until(
         lambda: states_of_services(streaming)["postgres"] == "failed", "the server is given up"
     )
@@ -361,7 +361,7 @@ def test_a_broker_that_cannot_start_is_told_mended_and_brought_up(streaming: Res
     version_since(streaming, now(streaming))
     down = now(streaming)
     properties.write_text(good.replace("node.id=1", "node.id=7"))
-    kill(members(streaming, "kafka"))
+    kill(streaming.members("kafka"))
     await_found(streaming, "kafka_unreachable", down)
     assert states_of_services(streaming)["kafka"] != "running"
     logs = run_flead(streaming.home, "logs", "kafka")
@@ -407,13 +407,7 @@ def test_an_evaluation_in_quarantine_is_repaired_and_released(stack: Resumed) ->
 def test_a_jobmanager_that_is_busy_is_freed_of_the_script_in_it(streaming: Resumed) -> None:
     began = now(streaming)
     run = training.start_deployment(streaming.addresses, {"learning_rate": 0.015})
-    scripts: list[psutil.Process] = []
-
-    def is_posting() -> bool:
-        scripts.extend(each for each in members(streaming, "flink-jobmanager") if is_script(each))
-        return bool(scripts)
-
-    wait_until(is_posting, "the JobManager runs the script", poll_seconds=0.05)
+    scripts = streaming.scripts_that_submit()
     with frozen(scripts):
         [(task,)] = streaming.query_airflow(
             "SELECT pid FROM task_instance"
@@ -428,7 +422,7 @@ def test_a_jobmanager_that_is_busy_is_freed_of_the_script_in_it(streaming: Resum
             BUSY_SECONDS,
         )
         listed = subprocess.run(
-            ["pgrep", "-af", SCRIPT],  # noqa: S607 - as the runbook says
+            ["pgrep", "-af", TRAINING_SCRIPT.name],  # noqa: S607 - as the runbook says
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert {str(each.pid) for each in scripts} <= set(listed.stdout.split())
@@ -439,18 +433,6 @@ def test_a_jobmanager_that_is_busy_is_freed_of_the_script_in_it(streaming: Resum
     assert active(streaming)[1]["hyperparameters"]["learning_rate"] == 0.015
     assert len(FlinkClient(streaming.addresses.flink_url).running_jobs()) == 1
     trains_since(streaming, began)
-
-
-def members(stack: Resumed, *services: str) -> list[psutil.Process]:
-    """Return the living processes of services."""
-    return [each for name in services for each in processes.belonging_to(stack.home, name)]
-
-
-def is_script(process: psutil.Process) -> bool:
-    """Tell whether a process is the script that submits the job."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return any(SCRIPT in part for part in process.cmdline())
-    return False
 
 
 def log_of_submit(stack: Resumed, run: str) -> str:

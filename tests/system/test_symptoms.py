@@ -11,8 +11,7 @@ import psutil
 import pytest
 
 from flead.settings import Settings
-from flead.stack import processes
-from tests.faults.stack import frozen, kill, training_goes_on_since, wait_until
+from tests.running_stack import frozen, kill, wait_until
 from tests.system.conftest import Resumed
 from tests.system.readings import await_found, await_healthy, now
 
@@ -26,7 +25,7 @@ WORKER = "pyflink.fn_execution.beam.beam_boot"
 def workers(stack: Resumed) -> list[psutil.Process]:
     """Return the Python workers of the TaskManager."""
     found = []
-    for each in processes.belonging_to(stack.home, "flink-taskmanager"):
+    for each in stack.members("flink-taskmanager"):
         with contextlib.suppress(psutil.NoSuchProcess):
             if WORKER in each.cmdline():
                 found.append(each)
@@ -57,7 +56,7 @@ def test_a_job_that_goes_on_after_a_standstill_is_healthy_again(
 
     await_healthy(streaming)
 
-    assert training_goes_on_since(streaming.addresses, went_on.timestamp() * 1000)
+    assert streaming.training_goes_on_since(went_on.timestamp() * 1000)
 
 
 def test_a_job_that_restarts_again_and_again_is_found_within_two_minutes(
@@ -71,10 +70,10 @@ def test_a_job_that_restarts_again_and_again_is_found_within_two_minutes(
         kill(workers(streaming))
         killed_ms = last.timestamp() * 1000
         wait_until(
-            lambda since=killed_ms: training_goes_on_since(streaming.addresses, since),
+            lambda since=killed_ms: streaming.training_goes_on_since(since),
             "the job trains again",
         )
 
     found = await_found(streaming, "restarts", first)
     assert (found - last).total_seconds() <= FOUND_SECONDS
-    assert training_goes_on_since(streaming.addresses, last.timestamp() * 1000)
+    assert streaming.training_goes_on_since(last.timestamp() * 1000)
