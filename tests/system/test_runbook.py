@@ -404,6 +404,26 @@ def test_an_evaluation_in_quarantine_is_repaired_and_released(stack: Resumed) ->
     assert run not in sql(stack, statement)
 
 
+def test_a_deployment_that_cannot_start_is_taken_back(stack: Resumed) -> None:
+    with restarted_with(stack, FLEAD_JOB_START_SECONDS="60"), fleet_of(stack.home):
+        trains_since(stack, now(stack))
+        _, before = active(stack)
+
+        with pytest.raises(AirflowError, match="tell"):
+            deploy(stack, parallelism=32)
+
+        job, after = active(stack)
+        assert after == before
+        assert FlinkClient(stack.addresses.flink_url).running_jobs() == [job]
+        trains_since(stack, now(stack))
+        [statement] = statements_of("A deployment was taken back")
+        assert "has not started" in sql(stack, statement)
+        assert "SCHEDULED" in sql(stack, statement)
+        stops = "".join(logs_of(stack, DEPLOY, "stop_running_job"))
+        assert "was stopped with savepoint" in stops
+        assert "took no savepoint" not in stops
+
+
 def test_a_jobmanager_that_is_busy_is_freed_of_the_script_in_it(streaming: Resumed) -> None:
     began = now(streaming)
     run = training.start_deployment(streaming.addresses, {"learning_rate": 0.015})
@@ -417,7 +437,7 @@ def test_a_jobmanager_that_is_busy_is_freed_of_the_script_in_it(streaming: Resum
         )
         psutil.Process(task).kill()
         wait_until(
-            lambda: "FlinkBusyError" in log_of_submit(streaming, run),
+            lambda: "FlinkBusyError" in "".join(logs_of(streaming, DEPLOY, "submit", run)),
             "submit gives up",
             BUSY_SECONDS,
         )
@@ -435,14 +455,10 @@ def test_a_jobmanager_that_is_busy_is_freed_of_the_script_in_it(streaming: Resum
     trains_since(streaming, began)
 
 
-def log_of_submit(stack: Resumed, run: str) -> str:
-    """Return what the tries of `submit` have written so far."""
-    folder = stack.home.logs
-    return "".join(
-        path.read_text(errors="replace")
-        for path in folder.rglob("*.log")
-        if run in str(path) and "submit" in str(path)
-    )
+def logs_of(stack: Resumed, dag: str, task: str, run: str = "*") -> list[str]:
+    """Return what each try of a task, and what it waited for in the triggerer, has written."""
+    files = stack.home.logs.glob(f"airflow-tasks/dag_id={dag}/run_id={run}/task_id={task}/*")
+    return [path.read_text() for path in files]
 
 
 def check(airflow: AirflowClient, run: str) -> None:
