@@ -61,16 +61,30 @@ class StreamAnalyser:
         self._configuration = configuration
         self._database_url = database_url
         self._at_work = threading.Lock()
+        self._is_over = False
         self._query_id: str | None = None
 
-    def wait_between_batches(self, seconds: float) -> bool:
+    def end_between_batches(self, seconds: float) -> bool:
         """Wait until no batch is at work, and let none begin; False when one still is."""
-        return self._at_work.acquire(timeout=seconds)
+        if not self._at_work.acquire(timeout=seconds):
+            return False
+        self._is_over = True
+        self._at_work.release()
+        return True
 
     def __call__(self, messages: Any, batch_id: int) -> None:
-        """Analyse a batch of messages (a Spark DataFrame) and commit what comes out."""
+        """Analyse a batch of messages (a Spark DataFrame) and commit what comes out.
+
+        Raises
+        ------
+        StreamError
+            It came after the end: Hadoop swallows the interrupt of a query that is stopped while it
+            writes to its checkpoint. The next start repeats the batch.
+        """
         query_id = messages.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
         with self._at_work:
+            if self._is_over:
+                raise StreamError(f"batch {batch_id} came after the end: the next start does it")
             self._analyse(messages, query_id, batch_id)
 
     def _analyse(self, messages: Any, query_id: str, batch_id: int) -> None:
@@ -341,7 +355,7 @@ def _drive(
         if now >= expire_at:
             expire_at = now + EXPIRE_SECONDS
             _expire(configuration, cursor)
-        if stopping.is_set() and analyser.wait_between_batches(LOOK_SECONDS):
+        if stopping.is_set() and analyser.end_between_batches(LOOK_SECONDS):
             query.stop()
             return
         stopping.wait(LOOK_SECONDS)

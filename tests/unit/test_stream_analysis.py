@@ -1,6 +1,7 @@
 """The stream's arithmetic: windows, late rows, and the history that batches hand on."""
 
 from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -11,6 +12,7 @@ from flead.analysis import archive
 from flead.analysis.daily import KNOWN, DayAnalysis, NamedModel
 from flead.analysis.scoring import inputs_of
 from flead.analysis.stream_bucket import Scorer, analyse
+from flead.analysis.streaming import StreamAnalyser, StreamError
 from flead.analysis.tails import TAIL, HistoryLostError, bucket_of, read_tail
 from flead.analysis.telemetry import ROWS, batch_of
 from flead.contracts.analysis import StreamAnalysis
@@ -237,3 +239,14 @@ def test_a_window_counts_the_anomalies_of_the_daily_analysis(configuration):
     counts = ("row_count", "scored_rows", "anomaly_count", "zscore_anomaly_count")
     assert {name: window[name] for name in counts} == {name: day[name] for name in counts}
     assert 0 < window["zscore_anomaly_count"] < window["anomaly_count"] < 500
+
+
+def test_a_batch_that_comes_after_the_end_is_refused_and_holds_nothing_up(configuration):
+    analyser = StreamAnalyser(configuration, "postgresql://nobody@127.0.0.1:9/nothing")
+    context = SimpleNamespace(getLocalProperty=lambda _: "query")
+    messages = SimpleNamespace(sparkSession=SimpleNamespace(sparkContext=context))
+
+    assert analyser.end_between_batches(seconds=0)
+
+    with pytest.raises(StreamError, match="the next start does it"):
+        analyser(messages, 7)
