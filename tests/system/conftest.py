@@ -20,6 +20,8 @@ from tests.running_stack import RunningStack
 
 DEVICES = 40
 WAIT_SECONDS = 120
+GATE_SECONDS = 120
+"""Rounds take back one head in this time at most."""
 FLEET = ("--devices", str(DEVICES), "--rate", "9600/min", "--seed", "3")
 
 
@@ -58,6 +60,7 @@ def short_rounds() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("FLEAD_ROUND_SECONDS", "2")
         environment.setenv("FLEAD_GATE_MIN_ROWS", "60")
+        environment.setenv("FLEAD_GATE_TIMEOUT_SECONDS", str(GATE_SECONDS))
         # Trials begin when a test asks for them: other tests know what devices train with.
         environment.setenv("FLEAD_TUNING_VERSIONS", "1000")
         environment.setenv("FLEAD_TUNING_HORIZON_SECONDS", "60")

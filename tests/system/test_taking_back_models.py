@@ -13,11 +13,11 @@ from flead.contracts.simulation import FEATURES
 from flead.rounds.promotion import promote, queue_candidate
 from flead.rounds.publishing import publish
 from flead.settings import Settings
-from flead.storage import models
+from flead.storage import models, promotions
 from flead.storage.connection import Cursor, connect
 from flead.storage.locks import Lock, lock_for_transaction
 from tests.conftest import run_flead
-from tests.system.conftest import Resumed, wait_until
+from tests.system.conftest import GATE_SECONDS, Resumed, wait_until
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
@@ -39,6 +39,7 @@ def broken(streaming: Resumed) -> int:
 @pytest.fixture(scope="module")
 def bad_head(streaming: Resumed, broken: int) -> int:
     """Make a broken version the head, as a gate that let it through would, and send it."""
+    wait_until(lambda: not was_restored(streaming), GATE_SECONDS + 1)
     with connect(streaming.addresses.database_url) as connection, connection.cursor() as cursor:
         lock_for_transaction(cursor, Lock.ROUNDS)
         model = insert_broken(cursor)
@@ -52,6 +53,12 @@ def settings_of(stack: Resumed) -> Settings:
     return msgspec.structs.replace(
         Settings.from_environment({}), global_models_dir=str(stack.home.models)
     )
+
+
+def was_restored(stack: Resumed) -> bool:
+    """Tell whether rounds have just taken a head back, and so would not take back another yet."""
+    with connect(stack.addresses.database_url) as connection, connection.cursor() as cursor:
+        return promotions.restored_within(cursor, SCHEMA, GATE_SECONDS)
 
 
 def insert_broken(cursor: Cursor) -> GlobalModel:
