@@ -21,10 +21,14 @@ demo: ## run the main job on a simulated fleet, with Spark's analyses, until Ctr
 
 test: export FLEAD_QUICK := 1
 test: prepare ## run the tests: all but lengthy ones, of the kills only that of everything at once
-	@# Tests against servers wait at times: three suites go side by side, those of the whole stack,
-	@# which need most of a machine, once others have ended. None hides the failure of another.
-	@$(MAKE) --no-print-directory --output-sync=target --keep-going --jobs 3 test-airflow \
-		test-integration test-spark test-airflow-spark test-browser test-unit test-system test-faults
+	@# Tests against servers wait more than they work: suites go side by side, that of the whole
+	@# stack, which needs most of a machine, after the others. None hides the failure of another.
+	@status=0; \
+	run() { $(MAKE) --no-print-directory --output-sync=target --keep-going "$$@" || status=$$?; }; \
+	run --jobs 3 test-airflow test-integration test-spark test-airflow-spark test-browser \
+		test-faults test-unit; \
+	run test-system; \
+	exit $$status
 
 test-unit: prepare ## run the tests that need no server
 	$(call PYTEST,$(ENVS)/tools) tests/unit
