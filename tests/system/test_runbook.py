@@ -418,7 +418,7 @@ def test_a_deployment_that_cannot_start_is_taken_back(stack: Resumed) -> None:
         trains_since(stack, now(stack))
         [statement] = statements_of("A deployment was taken back")
         assert "has not started" in sql(stack, statement)
-        assert "SCHEDULED" in sql(stack, statement)
+        assert "CREATED" in sql(stack, statement)
         stops = "".join(logs_of(stack, DEPLOY, "stop_running_job"))
         assert "was stopped with savepoint" in stops
         assert "took no savepoint" not in stops
