@@ -41,6 +41,11 @@ class RunningStack:
         """Return what a statement finds in Airflow's database."""
         return _query(self.addresses.airflow_database_url, statement, values)
 
+    def task_logs(self, dag: str, task: str, run: str = "*") -> list[str]:
+        """Return what each try of a task, and what it waited for in the triggerer, has written."""
+        files = self.home.logs.glob(f"airflow-tasks/dag_id={dag}/run_id={run}/task_id={task}/*")
+        return [path.read_text(errors="replace") for path in files]
+
     def members(self, *services: str) -> list[psutil.Process]:
         """Return the living processes of services, and nothing when they have none."""
         return [each for name in services for each in processes.belonging_to(self.home, name)]

@@ -431,7 +431,7 @@ class FlinkRestHook(BaseHook):
             self.log.info("Job %s has ended: nothing to cancel", job_id)
 
     def stop_with_savepoint(self, job_id: str, request_id: str) -> None:
-        """Ask for a savepoint and a stop, which `savepoint` follows by `request_id`.
+        """Ask for a savepoint and a stop, which `find_savepoint` follows by `request_id`.
 
         `request_id` is 32 hex digits that the caller chooses. Repeating the request starts no
         second savepoint. Without `execution.checkpointing.savepoint-dir` Flink refuses it.

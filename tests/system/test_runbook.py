@@ -419,7 +419,7 @@ def test_a_deployment_that_cannot_start_is_taken_back(stack: Resumed) -> None:
         [statement] = statements_of("A deployment was taken back")
         assert "has not started" in sql(stack, statement)
         assert "CREATED" in sql(stack, statement)
-        stops = "".join(logs_of(stack, DEPLOY, "stop_running_job"))
+        stops = "".join(stack.task_logs(DEPLOY, "stop_running_job"))
         assert "was stopped with savepoint" in stops
         assert "took no savepoint" not in stops
 
@@ -437,7 +437,7 @@ def test_a_jobmanager_that_is_busy_is_freed_of_the_script_in_it(streaming: Resum
         )
         psutil.Process(task).kill()
         wait_until(
-            lambda: "FlinkBusyError" in "".join(logs_of(streaming, DEPLOY, "submit", run)),
+            lambda: "FlinkBusyError" in "".join(streaming.task_logs(DEPLOY, "submit", run)),
             "submit gives up",
             BUSY_SECONDS,
         )
@@ -453,12 +453,6 @@ def test_a_jobmanager_that_is_busy_is_freed_of_the_script_in_it(streaming: Resum
     assert active(streaming)[1]["hyperparameters"]["learning_rate"] == 0.015
     assert len(FlinkClient(streaming.addresses.flink_url).running_jobs()) == 1
     trains_since(streaming, began)
-
-
-def logs_of(stack: Resumed, dag: str, task: str, run: str = "*") -> list[str]:
-    """Return what each try of a task, and what it waited for in the triggerer, has written."""
-    files = stack.home.logs.glob(f"airflow-tasks/dag_id={dag}/run_id={run}/task_id={task}/*")
-    return [path.read_text() for path in files]
 
 
 def check(airflow: AirflowClient, run: str) -> None:
