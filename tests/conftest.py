@@ -4,6 +4,8 @@ The fixtures call the `flead` command of the tools environment, so that tests of
 can use them.
 """
 
+import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -13,17 +15,21 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 from confluent_kafka import Producer
 
 from flead.messaging import client
 from flead.stack.addresses import Addresses
+from flead.stack.files import exclusive
 from flead.stack.home import CHECKOUT, Home
+from flead.stack.ports import Ports
 
 # JVMs of tests end before the code of HotSpot's second compiler pays for its making.
 os.environ["_JAVA_OPTIONS"] = "-XX:TieredStopAtLevel=1"
 # Evaluations on Spark would take a core from the tests of training; they have tests of their own.
 NO_EVALUATIONS = {"FLEAD_EVALUATION_MIN_ROWS": "1000000000"}
+PREFIX = "flead-test-"
 
 
 def run_flead(home: Home, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -54,20 +60,32 @@ def make_home() -> Iterator[Callable[[], Home]]:
     homes: list[Home] = []
 
     def make() -> Home:
-        root = Path(tempfile.mkdtemp(prefix="flead-test-"))
+        root = Path(tempfile.mkdtemp(prefix=PREFIX))
         # PostgreSQL, which does not run as root, must be able to pass through it.
         root.chmod(0o711)
         homes.append(Home(root=root, envs=shared.envs, jars=shared.jars))
+        give_ports(homes[-1])
         return homes[-1]
 
     yield make
-    used = [home for home in homes if any(home.root.iterdir())]
     with ThreadPoolExecutor() as pool:
-        stopped = list(pool.map(lambda home: run_flead(home, "down", "--wipe"), used))
+        stopped = list(pool.map(lambda home: run_flead(home, "down", "--wipe"), homes))
     for home in homes:
         shutil.rmtree(home.root, ignore_errors=True)
     failures = [each.stderr for each in stopped if each.returncode]
     assert not failures, failures
+
+
+def give_ports(home: Home) -> None:
+    """Give a home ports that none of another suite has, whose servers may not run yet."""
+    folder = Path(tempfile.gettempdir())
+    with exclusive(folder / f"{PREFIX}ports.lock"):
+        taken: set[int] = set()
+        for file in folder.glob(f"{PREFIX}*/{home.ports_file.name}"):
+            with contextlib.suppress(FileNotFoundError):  # its suite has ended
+                taken.update(json.loads(file.read_bytes()).values())
+        while taken.intersection(msgspec.structs.astuple(Ports.of(home))):
+            home.ports_file.unlink()
 
 
 @pytest.fixture(scope="session")

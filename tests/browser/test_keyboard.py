@@ -1,5 +1,7 @@
 """The pages without a mouse."""
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -73,6 +75,8 @@ def test_a_device_is_found_and_opened_without_a_mouse(admin):
     page.get_by_role("searchbox").focus()
     page.keyboard.type("motor")
     page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("search=motor"))
+    page.wait_for_load_state()
     expect(page.locator("tbody tr").first).to_contain_text("motor")
     page.locator("tbody tr a").first.focus()
     page.keyboard.press("Enter")

@@ -206,8 +206,8 @@ def test_the_picture_of_a_stream_has_a_table_with_the_same_figures(admin, names,
         *(names["device"],) * 2,
     )
     rows = figure.locator("tbody tr")
+    expect(rows).to_have_count(stored[0])
     shown = [float(text) for text in rows.locator("td").all_inner_texts()]
-    assert len(shown) == stored[0]
     assert max(shown) == pytest.approx(stored[1], rel=1e-3)
 
 
@@ -224,6 +224,7 @@ def test_models_are_listed_and_compared(admin, names, ask):
     [inputs] = ask(
         "SELECT cardinality(weights) FROM federated_models WHERE version = %s", names["head"]
     )
+    page.wait_for_load_state()
     weights = page.locator("table").last.locator("tbody tr")
     assert weights.count() in {inputs, inputs + 1}
 

@@ -1,6 +1,7 @@
 """What the embedded stack says when a server cannot start."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import socket
@@ -11,6 +12,7 @@ import psutil
 import pytest
 
 from flead.stack import processes
+from flead.stack.home import Home
 from flead.stack.ports import HOST, Ports
 from flead.stack.postgres import Placement
 from flead.stack.supervision import Supervisor
@@ -111,8 +113,8 @@ def test_a_wrong_setting_is_one_line_before_any_server_starts(make_home, variabl
     assert processes.belonging_to(home, "supervisord") == []
 
 
-def test_status_and_down_work_before_the_first_up(flead, make_home):
-    home = make_home()
+def test_status_and_down_work_before_the_first_up(flead, tmp_path):
+    home = dataclasses.replace(Home.from_environment(), root=tmp_path)
 
     found, stopped = flead(home, "status", "--json"), flead(home, "down")
 

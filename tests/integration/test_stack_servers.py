@@ -114,17 +114,16 @@ def test_open_leads_to_the_page_of_a_server_that_runs_and_refuses_that_of_anothe
     refused = flead(stack_home, "open", "fleet", "--json")
 
     [page] = json.loads(found.stdout)["pages"]
-    assert "Apache Flink Web Dashboard" in httpx.get(page["url"]).text
+    assert "Apache Flink Web Dashboard" in httpx.get(page["url"], timeout=60).text
     assert (found.returncode, refused.returncode) == (0, 1)
     assert refused.stderr == "flead: airflow-api-server does not run: `flead up` starts it\n"
 
 
 def test_flink_is_set_to_survive_and_to_show_fresh_metrics(flink):
-    settings = {
-        entry["key"]: entry["value"] for entry in httpx.get(f"{flink}/jobmanager/config").json()
-    }
+    found = httpx.get(f"{flink}/jobmanager/config", timeout=60).json()
+    settings = {entry["key"]: entry["value"] for entry in found}
 
-    assert httpx.get(f"{flink}/overview").json()["slots-total"] == 4
+    assert httpx.get(f"{flink}/overview", timeout=60).json()["slots-total"] == 4
     assert settings["heartbeat.interval"] == "2000"
     assert settings["heartbeat.timeout"] == "10000"
     assert settings["metrics.fetcher.update-interval"] == "800"
@@ -171,13 +170,15 @@ def test_up_leaves_running_servers_alone(flead, stack_home, kafka, postgres_serv
 
 
 def test_status_tells_port_process_uptime_and_memory(flead, stack_home, kafka):
+    before = time.time()
     found = service_status(flead, stack_home)["kafka"]
+    after = time.time()
 
     assert found["state"] == "running"
     assert kafka == f"127.0.0.1:{found['port']}"
     assert psutil.Process(found["pid"]).cmdline()[-2] == "kafka.Kafka"
-    age = time.time() - psutil.Process(found["pid"]).create_time()
-    assert found["uptime_seconds"] == pytest.approx(age, abs=3)
+    created = psutil.Process(found["pid"]).create_time()
+    assert before - created - 2 <= found["uptime_seconds"] <= after - created + 2
     assert 150 < found["memory_mb"] < 1500
 
 
@@ -189,7 +190,7 @@ def test_data_ports_and_secrets_are_kept_from_down_to_up(flead, breakable_server
     admin.create_topics([NewTopic("kept", 1)])["kept"].result()
     producer = Producer({"bootstrap.servers": addresses.kafka_bootstrap})
     producer.produce("kept", b"value", b"key")
-    assert producer.flush(10) == 0
+    assert producer.flush(60) == 0
     connection = psycopg2.connect(addresses.database_url)
     with connection, connection.cursor() as cursor:
         cursor.execute("CREATE TABLE kept AS SELECT 42 AS value")
@@ -209,7 +210,7 @@ def test_data_ports_and_secrets_are_kept_from_down_to_up(flead, breakable_server
         }
     )
     consumer.subscribe(["kept"])
-    (message,) = consumer.consume(1, timeout=20)
+    (message,) = consumer.consume(1, timeout=60)
     consumer.close()
     assert (message.key(), message.value()) == (b"key", b"value")
 

@@ -38,6 +38,16 @@ def home(breakable_servers):
     return breakable_servers
 
 
+def listed(url):
+    """Return what the history knows once it has read it, which it does after it has started."""
+    deadline = time.monotonic() + 60
+    address = f"{url}/api/v1/applications"
+    while not (found := httpx.get(address, trust_env=False, timeout=30).json()):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    return found
+
+
 @pytest.fixture
 def stopped(home, tmp_path):
     """Run a stream as Airflow starts it; return the file that it makes when it is asked to stop."""
@@ -99,7 +109,7 @@ def test_the_history_of_an_application_is_served_when_it_is_asked_for(flead, hom
     assert ran.stdout == "10\n"
     assert "spark-history" not in {service["name"] for service in before}
     [url] = [line.split()[1] for line in started.stdout.splitlines() if line.startswith("Spark ")]
-    [application] = httpx.get(f"{url}/api/v1/applications", trust_env=False).json()
+    [application] = listed(url)
     assert (application["name"], application["id"]) == (
         "known",
         folder.name.removeprefix("eventlog_v2_"),

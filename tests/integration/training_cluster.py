@@ -59,9 +59,15 @@ class TrainingCluster:
         *,
         parallelism: int = 2,
         script: Path = TRAINING_SCRIPT,
+        window_seconds: int | None = None,
     ) -> str:
         """Start the job, from a savepoint if there is one, and return its id."""
         deployment = msgspec.structs.replace(self.deployment, parallelism=parallelism)
+        if window_seconds is not None:
+            longer = msgspec.structs.replace(
+                deployment.hyperparameters, window_seconds=window_seconds
+            )
+            deployment = msgspec.structs.replace(deployment, hyperparameters=longer)
         arguments = ["--training-config", msgspec.json.encode(deployment).decode()]
         return self._flink.run_python(
             self._jar_id, script, arguments, parallelism=parallelism, savepoint=savepoint

@@ -85,7 +85,7 @@ def bring_up(home: Home) -> Resumed:
     started = run_flead(home, "up")
     assert started.returncode == 0, started.stderr
     addresses = Addresses.of(home, environ={})
-    health = httpx.get(f"{addresses.airflow_url}/api/v2/monitor/health").json()
+    health = httpx.get(f"{addresses.airflow_url}/api/v2/monitor/health", timeout=60).json()
     return Resumed(home, addresses, health)
 
 

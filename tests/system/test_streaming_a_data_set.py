@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import numpy as np
 import pytest
 
+from flead.contracts.messages import LocalUpdate
 from flead.contracts.schema import feature_schema
 from flead.contracts.simulation import FEATURES as SIMULATED
 from flead.contracts.topics import Topic
@@ -23,6 +25,7 @@ FEATURES = ["power, kW", "flow"]
 MACHINES = 25
 ROWS = 150
 FIRST_ROWS = 60
+EVERYTHING = 10**9
 DEAD_LETTERS = Topic.TELEMETRY_DLQ
 SPEC = """
 name: mill
@@ -213,12 +216,10 @@ def ancestors(resumed: Resumed, version: int) -> set[int]:
 
 
 def trained(resumed: Resumed) -> int:
-    """Return how many rows of the set are in windows that rounds have read."""
-    [(rows,)] = resumed.query(
-        "SELECT coalesce(sum(rows), 0) FROM local_models WHERE feature_schema = %s",
-        feature_schema(FEATURES),
-    )
-    return int(rows)
+    """Return how many rows of the set are in windows: rounds may leave the last few unread."""
+    records = read_committed(resumed.kafka, Topic.LOCAL_UPDATES, {}, EVERYTHING).records
+    updates = [msgspec.json.decode(record.value or b"", type=LocalUpdate) for record in records]
+    return sum(each.rows for each in updates if each.feature_schema == feature_schema(FEATURES))
 
 
 def made(resumed: Resumed, features: Sequence[str], *status: str) -> list[tuple[int, int]]:

@@ -38,7 +38,7 @@ def airflow(resumed: Resumed) -> Addresses:
 
 def login(url: str, user: str, password: str) -> int:
     return httpx.post(
-        f"{url}/auth/token", json={"username": user, "password": password}
+        f"{url}/auth/token", json={"username": user, "password": password}, timeout=60
     ).status_code
 
 
@@ -59,7 +59,7 @@ def test_only_the_generated_passwords_open_it(home: Home, airflow: Addresses) ->
     assert login(airflow.airflow_url, "admin", credentials.airflow_admin) == 201
     assert login(airflow.airflow_url, "viewer", credentials.airflow_viewer) == 201
     assert login(airflow.airflow_url, "viewer", credentials.airflow_admin) == 401
-    assert httpx.get(f"{airflow.airflow_url}/api/v2/dags").status_code == 401
+    assert httpx.get(f"{airflow.airflow_url}/api/v2/dags", timeout=60).status_code == 401
 
 
 def test_its_processes_listen_on_loopback_only(home: Home) -> None:

@@ -31,7 +31,7 @@ from flead_airflow.flink.triggers import (
     FlinkJobStartedTrigger,
     FlinkSavepointTrigger,
 )
-from tests.integration.airflow.triggerer import events_of
+from tests.integration.airflow.triggerer import assert_loop_goes_on, events_of
 
 pytestmark = pytest.mark.servers
 
@@ -249,9 +249,9 @@ class TestSubmission:
         while (job := hook.job(job_id)).now - job.start_time < 3_000:
             time.sleep(0.2)
 
-        trigger = defer(submission(job_id, tiny_job, start_timeout_seconds=5))
+        trigger = defer(submission(job_id, tiny_job, start_timeout_seconds=300))
 
-        assert trigger.deadline - time.time() < 2
+        assert 0 < trigger.deadline - time.time() <= 297
 
     def test_gives_a_job_that_has_run_for_days_and_restarts_all_of_its_time(self, job_id, tiny_job):
         days = 3 * 86_400_000
@@ -478,23 +478,12 @@ class TestTrigger:
             }
         ]
 
-    def test_does_not_block_the_event_loop(self, hook, job_id, tiny_job):
+    def test_does_not_block_the_event_loop(self, hook, job_id, tiny_job, monkeypatch):
         trigger = defer(submission(job_id, tiny_job))
-        longest = 0.0
 
-        async def watch():
-            nonlocal longest
-            run = asyncio.ensure_future(anext(trigger.run()))
-            while not run.done():
-                before = time.monotonic()
-                await asyncio.sleep(0.01)
-                longest = max(longest, time.monotonic() - before)
-            return run.result().payload
-
-        event = asyncio.run(asyncio.wait_for(watch(), 120))
+        [event] = assert_loop_goes_on(monkeypatch, trigger, httpx.Client, "request")
 
         assert event["started"]
-        assert longest < 0.5
 
 
 class TestHook:
@@ -527,10 +516,14 @@ class TestHook:
     def test_counts_slots_and_reads_metrics(self, hook, job_id, tiny_job):
         before = hook.overview()
         assert (before.taskmanagers, before.flink_version[:2]) == (1, "2.")
+        deadline = time.monotonic() + 120
+        # Jobs of other tests, which were cancelled, give theirs back.
+        while hook.overview().slots_available < before.slots_total:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
         finish(submission(job_id, tiny_job))
 
-        assert hook.overview().slots_available == before.slots_available - 1
-        deadline = time.monotonic() + 60
+        assert hook.overview().slots_available == before.slots_total - 1
         while not (metrics := hook.metrics(job_id, ["numRestarts", "no such"])):
             assert time.monotonic() < deadline
             time.sleep(0.5)

@@ -41,6 +41,7 @@ from flead_airflow.notifying import LogNotifier, health_notifier
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(280)]
 
 SETTINGS = Settings()
+BREAK_AT_ONCE = ["--break-when", __file__]
 
 
 @pytest.fixture
@@ -152,6 +153,8 @@ class TestReadingOfTheJob:
     ):
         flink_hook.run_python_job(deployed.job_id, tiny_job)
         wait_for(lambda: flink_hook.checkpoints(deployed.job_id).latest.completed)
+        # Flink reads it off the tasks only once it has been asked.
+        wait_for(lambda: flink_hook.back_pressure(flink_hook.job(deployed.job_id)) is not None)
 
         reading = take()
 
@@ -166,7 +169,7 @@ class TestReadingOfTheJob:
     def test_that_has_failed_says_so_and_it_is_deployed_again(
         self, check, flink_hook, deployed, tiny_job, servers
     ):
-        flink_hook.run_python_job(deployed.job_id, tiny_job, ["--break-at", "5", "--no-restart"])
+        flink_hook.run_python_job(deployed.job_id, tiny_job, [*BREAK_AT_ONCE, "--no-restart"])
         wait_for(lambda: flink_hook.job(deployed.job_id).state.ended)
 
         finding = check("run-1")
@@ -230,7 +233,7 @@ class TestReadingOfTheJob:
         assert submission.savepoint_path == cut_off.restored_from
 
     def test_that_restarts_again_and_again_is_found(self, check, flink_hook, deployed, tiny_job):
-        flink_hook.run_python_job(deployed.job_id, tiny_job, ["--break-at", "5"])
+        flink_hook.run_python_job(deployed.job_id, tiny_job, BREAK_AT_ONCE)
         wait_for(lambda: len(flink_hook.exceptions(deployed.job_id).exception_history.entries) > 2)
 
         finding = check("run-1", settings=Settings(health_restarts=2))
@@ -477,10 +480,12 @@ class TestDag:
     ):
         script = tmp_path / "job.py"
         monkeypatch.setenv("FLEAD_TRAINING_SCRIPT", str(script))
-        script.write_text(RUN.format(tiny_job, ["--break-at", "40", "--no-restart"]))
+        now = tmp_path / "now"
+        script.write_text(RUN.format(tiny_job, ["--break-when", str(now), "--no-restart"]))
         assert run_dag("deploy_training").state == "success"
         with connect(servers.database_url) as connection, connection.cursor() as cursor:
             first = deployments.active(cursor)
+        now.touch()
         wait_for(lambda: flink_hook.job(first.job_id).state.ended)
         script.write_text(RUN.format(tiny_job, []))
 

@@ -96,8 +96,8 @@ def analyses():
     return found
 
 
-def wait_until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
+def wait_until(condition):
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, analyses()
         time.sleep(0.1)
@@ -117,7 +117,8 @@ class TestJob:
     def test_shows_its_output_its_progress_and_where_its_history_is(
         self, connection, said, stack_home
     ):
-        operator = job(show_database=True, show_command=True)
+        # Its stage lasts until somebody looks at it.
+        operator = job(show_database=True, show_command=True, wait=3)
 
         application = execute(operator)
 
@@ -163,11 +164,11 @@ class TestJob:
 
         task.join(30)
         assert task.exitcode == (1 if number is signal.SIGTERM else -number)
-        wait_until(lambda: not analyses(), seconds=10)
+        wait_until(lambda: not analyses())
 
 
 def _run_as_airflow_does():
-    operator = job(wait=True)
+    operator = job(wait=300)
     signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
     execute(operator)
 

@@ -13,7 +13,7 @@ from flead.analysis.progress import reporting
 
 def wait(batches):
     """Keep a Python worker busy."""
-    time.sleep(300)
+    time.sleep(config["wait"])
     yield from batches
 
 

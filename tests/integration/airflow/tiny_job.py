@@ -1,8 +1,8 @@
 """A PyFlink job with keyed Python state that starts in seconds; `--fail TEXT` raises instead.
 
 With `--wait-for FILE` no row passes, and so no checkpoint completes, before there is such a file.
-With `--break-at N` it fails when it has counted so far, again and again or, with `--no-restart`,
-once.
+With `--break-when FILE` it fails once there is such a file, again and again or, with
+`--no-restart`, once.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from pyflink.table import StreamTableEnvironment
 
 
 class Count(KeyedProcessFunction):
-    def __init__(self, break_at, wait_for):
-        self.break_at = break_at
+    def __init__(self, break_when, wait_for):
+        self.break_when = break_when
         self.wait_for = wait_for
 
     def open(self, runtime_context: RuntimeContext):
@@ -27,9 +27,9 @@ class Count(KeyedProcessFunction):
     def process_element(self, value, ctx):
         while self.wait_for and not Path(self.wait_for).exists():
             time.sleep(0.1)
+        if self.break_when and Path(self.break_when).exists():
+            raise ValueError("it was to break")
         count = (self.count.value() or 0) + 1
-        if count == self.break_at:
-            raise ValueError(f"it was to break at {count}")
         self.count.update(count)
         yield count
 
@@ -37,7 +37,7 @@ class Count(KeyedProcessFunction):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--fail")
-    parser.add_argument("--break-at", type=int)
+    parser.add_argument("--break-when")
     parser.add_argument("--no-restart", action="store_true")
     parser.add_argument("--wait-for")
     arguments = parser.parse_args()
@@ -55,7 +55,7 @@ def main():
     )
     numbers = tables.to_data_stream(tables.from_path("numbers"))
     keyed = numbers.key_by(lambda row: row[0] % 4, key_type=Types.LONG())
-    keyed.process(Count(arguments.break_at, arguments.wait_for), output_type=Types.LONG()).print()
+    keyed.process(Count(arguments.break_when, arguments.wait_for), output_type=Types.LONG()).print()
     environment.execute("tiny")
 
 
