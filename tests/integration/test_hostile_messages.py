@@ -8,7 +8,6 @@ from itertools import chain, islice
 import msgspec
 import pytest
 
-from flead.contracts.deployment import TRAINING_GROUP
 from flead.contracts.messages import (
     Anomaly,
     DeadLetterReason,
@@ -20,7 +19,6 @@ from flead.contracts.simulation import FEATURES
 from flead.contracts.topics import MESSAGE_BYTES, Topic
 from flead.fleet.malformed import Message
 from flead.messaging.client import producer
-from flead.messaging.lag import consumer_lag
 from tests.accounting import (
     Judged,
     Letter,
@@ -83,7 +81,7 @@ def survivor(cluster: TrainingCluster) -> Iterator[Survivor]:
         send(cluster, topic, [(b"any", value)])
     good = msgspec.json.encode(global_model(version=3))
     send(cluster, Topic.GLOBAL_UPDATES, [(b"global", good)])
-    wait_until(lambda: not any(lag(cluster).values()))
+    wait_until(cluster.has_read_everything)
     send(cluster, Topic.TELEMETRY, valid_messages(DEVICES, AFTERWARDS, seed=13))
     telemetry = Judged.of(cluster.kafka, FEATURES)
     wait_until(lambda: rows_in_windows(cluster) >= len(telemetry.rows))
@@ -148,10 +146,6 @@ def test_the_job_trains_from_the_next_good_model(survivor: Survivor) -> None:
     assert {update.base_version for update in updates} <= {0, 3}
     assert updates[-1].base_version == 3
     assert updates[-1].trained
-
-
-def lag(cluster: TrainingCluster) -> dict[int, int]:
-    return consumer_lag(cluster.kafka, TRAINING_GROUP, Topic.TELEMETRY)
 
 
 def rows_in_windows(cluster: TrainingCluster) -> int:

@@ -9,11 +9,12 @@ import httpx
 import msgspec
 import pytest
 
-from flead.contracts.deployment import TrainingDeployment
+from flead.contracts.deployment import TRAINING_GROUP, TrainingDeployment
 from flead.contracts.messages import GlobalModel, Hyperparameters, ModelStatus, Moments
 from flead.contracts.schema import feature_schema, input_names
 from flead.contracts.simulation import FEATURES
 from flead.contracts.topics import Topic
+from flead.messaging.lag import consumer_lag
 from flead.messaging.reading import read_committed
 from flead.messaging.topics import create_topics
 from flead.settings import TRAINING_SCRIPT
@@ -102,6 +103,10 @@ class TrainingCluster:
 
     def rows_in_windows(self) -> int:
         return sum(update["rows"] for update in self.values(Topic.LOCAL_UPDATES))
+
+    def has_read_everything(self) -> bool:
+        """Tell whether a checkpoint holds every row of the topic, as trained or as open windows."""
+        return not any(consumer_lag(self.kafka, TRAINING_GROUP, Topic.TELEMETRY).values())
 
     def _log(self) -> str:
         return httpx.get(self._log_url, timeout=120).text
