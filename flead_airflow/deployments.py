@@ -426,6 +426,8 @@ def record_failure(database_url: str, flink: FlinkRestHook, job_id: str, reason:
     with connect(database_url) as connection, connection.cursor() as cursor:
         lock_for_transaction(cursor, Lock.SUBMISSIONS)
         attempt = deployments.attempt_of(cursor, job_id)
+        if left == attempt.restored_from:
+            left = None  # it is that of the job before it
         if attempt.status is AttemptStatus.SUBMITTING:
             deployments.mark_failed(cursor, job_id, reason, left)
         elif attempt.status is AttemptStatus.ACTIVE and job:

@@ -94,13 +94,11 @@ class FlinkJobOperator(BaseOperator):
         kind: type[FlinkTrigger],
         resume: Callable[..., Any],
         seconds: float,
-        *,
-        carried: dict[str, Any] | None = None,
         **arguments: Any,
     ) -> NoReturn:
         """Leave the worker until a trigger fires, `seconds` from now at the latest.
 
-        `resume` is then called with the event and with what is `carried`.
+        `resume` is then called with the event.
         """
         self.defer(
             trigger=kind(
@@ -111,7 +109,6 @@ class FlinkJobOperator(BaseOperator):
                 **arguments,
             ),
             method_name=resume.__name__,
-            kwargs=carried,
             timeout=timedelta(seconds=seconds + SPARE_SECONDS),
         )
         raise AssertionError("defer raises")
@@ -169,8 +166,9 @@ class StartingJobMixin:
             is_cancelled=True,
         )
 
-    def fail_once_ended(self, context: Context, event: dict[str, Any], reason: str) -> NoReturn:
+    def fail_once_ended(self, context: Context, event: dict[str, Any]) -> NoReturn:
         """Fail with what Flink said about a job that did not start, now that it has ended."""
+        reason = event["reason"]
         if event["state"] is None:
             reason = f"{reason}\nIt was told to end and does not: {event['detail']}"
         raise self.failure(context, reason)
@@ -413,12 +411,11 @@ class FlinkStopWithSavepointOperator(FlinkJobOperator):
             is_cancelled=path is None,
         )
 
-    def finish(
-        self, context: Context, event: dict[str, Any], savepoint_path: str | None = None
-    ) -> dict[str, str | None]:
-        """Return the savepoint of the job that has ended; `dag.test()` drops what is carried."""
+    def finish(self, context: Context, event: dict[str, Any]) -> dict[str, str | None]:
+        """Return the savepoint of the job that has ended."""
         if event["state"] is None:
             raise AirflowException(f"job {self.job_id} does not end: {event['detail']}")
+        savepoint_path: str | None = event["savepoint_path"]
         if savepoint_path is None:
             # one that came too late, perhaps
             return self.result(self._savepoint_of(str(self.job_id)))

@@ -195,8 +195,8 @@ class FlinkJobEndedTrigger(FlinkTrigger):
     """Fire when a job has ended.
 
     The event has `state`, `UNKNOWN` for a job that the JobManager does not know and None for one
-    that has not ended in time, and `detail`. An end that was asked for cannot be taken back, so a
-    user who ends the task ends only the wait.
+    that has not ended in time, `detail`, and what is carried. An end that was asked for cannot be
+    taken back, so a user who ends the task ends only the wait.
 
     Parameters
     ----------
@@ -205,15 +205,20 @@ class FlinkJobEndedTrigger(FlinkTrigger):
     is_cancelled : bool
         Whether the job was cancelled; one that the script of its submission makes only now could
         not be told then, and is cancelled when it is seen.
+    carried : dict, optional
+        For whom the event comes to, as `kwargs` of a deferral would be, which `dag.test()` drops.
     """
 
-    def __init__(self, *, is_cancelled: bool = False, **arguments: Any) -> None:
+    def __init__(
+        self, *, is_cancelled: bool = False, carried: Payload | None = None, **arguments: Any
+    ) -> None:
         super().__init__(**arguments)
         self.is_cancelled = is_cancelled
+        self.carried = carried or {}
 
     def arguments(self) -> dict[str, Any]:
         """Return what the constructor takes."""
-        return super().arguments() | {"is_cancelled": self.is_cancelled}
+        return super().arguments() | {"is_cancelled": self.is_cancelled, "carried": self.carried}
 
     def look(self, hook: FlinkRestHook) -> Payload | str:
         """Tell whether the job has ended."""
@@ -224,19 +229,22 @@ class FlinkJobEndedTrigger(FlinkTrigger):
             # the script may have ended between the two looks
             job = hook.find_job(self.job_id)
         if job is None:
-            return {"state": UNKNOWN, "detail": "the JobManager does not know the job"}
+            return self._event(UNKNOWN, "the JobManager does not know the job")
         if self.is_cancelled and not (job.state.ended or job.state is JobStatus.CANCELLING):
             hook.cancel(self.job_id)
         detail = f"the job is {job.state}"
-        return {"state": job.state.value, "detail": detail} if job.state.ended else detail
+        return self._event(job.state.value, detail) if job.state.ended else detail
 
     def timed_out(self, waited_for: str) -> Payload:
         """Say that it has not ended."""
-        return {"state": None, "detail": waited_for}
+        return self._event(None, waited_for)
 
     async def on_kill(self) -> None:
         """Say that nothing is cancelled."""
         self.log.warning("A user ended the task, but job %s was told to end and does", self.job_id)
+
+    def _event(self, state: str | None, detail: str) -> Payload:
+        return {"state": state, "detail": detail, **self.carried}
 
 
 def newest_exception(hook: FlinkRestHook, job: Job) -> str:

@@ -198,7 +198,6 @@ class TestOfTheTrainingJob:
         assert message.endswith("ValueError: that is too fast")
 
 
-@pytest.mark.lengthy
 class TestOfAJobThatDoesNotStartInTime:
     @pytest.fixture
     def first(self, redeploy, database_url, tiny_job, tmp_path, monkeypatch):
@@ -211,6 +210,7 @@ class TestOfAJobThatDoesNotStartInTime:
         [attempt] = attempts(database_url)
         return attempt
 
+    @pytest.mark.lengthy
     def test_comes_back_from_its_savepoint(self, redeploy, told, flink_hook, database_url, first):
         run = redeploy(IMPATIENCE_SECONDS, learning_rate=REFUSED_RATE, parallelism=2)
 
@@ -243,6 +243,7 @@ class TestOfAJobThatDoesNotStartInTime:
 
         assert run.state == "failed"
         restored, failed, first = attempts(database_url)
+        assert "its time is over: no checkpoint has completed" in failed.reason
         assert f"/{failed.job_id}/chk-" in failed.savepoint_path
         assert restored.restored_from == failed.savepoint_path
         assert restored.configuration == first.configuration
@@ -250,6 +251,7 @@ class TestOfAJobThatDoesNotStartInTime:
         assert restored_from.external_path == failed.savepoint_path
         assert running(flink_hook) == [restored.job_id]
 
+    @pytest.mark.lengthy
     def test_that_cannot_come_back_either_says_so_and_is_left_to_the_health_gate(
         self, redeploy, told, flink_hook, database_url, kafka, first, monkeypatch
     ):
