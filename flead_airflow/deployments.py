@@ -20,7 +20,7 @@ from flead.storage.connection import Cursor, connect
 from flead.storage.deployments import Attempt, AttemptStatus
 from flead.storage.locks import Lock, hold, lock_for_transaction
 from flead_airflow.connections import Servers, flink_kafka_properties
-from flead_airflow.flink.checkpoints import StateDirectories, newest_state
+from flead_airflow.flink.checkpoints import StateDirectories, is_same_state, newest_state
 from flead_airflow.flink.errors import FlinkStateError
 from flead_airflow.flink.hook import FlinkRestHook
 
@@ -163,7 +163,7 @@ def open_new(
         configuration = configuration_of(cursor, params, servers, flink)
         _refuse_beside_another(cursor, flink, deployment_id, stopped_job)
         if stopped_job:
-            left = savepoint or _state_left_by(stopped_job, flink)
+            left = savepoint or _state_left_by(cursor, flink, stopped_job)
             control_before = control.newest_control(cursor)
             deployments.mark_replaced(cursor, stopped_job, deployment_id, left, control_before)
         restored_from = chosen_state(cursor, configuration, flink, params)
@@ -243,7 +243,7 @@ def open_restored(
         active = deployments.active(cursor)
         # a deployment may have failed before it came to record that it had stopped another
         if active and active.job_id == stopped_job:
-            left = savepoint or _state_left_by(stopped_job, flink)
+            left = savepoint or _state_left_by(cursor, flink, stopped_job)
             control_before = control.newest_control(cursor)
             deployments.mark_replaced(cursor, stopped_job, deployment_id, left, control_before)
         before = deployments.replaced_by(cursor, deployment_id)
@@ -364,7 +364,7 @@ def _open(
             if attempt.status is AttemptStatus.ACTIVE:
                 deployments.mark_suspended(cursor, attempt.job_id, lost, savepoint_path=None)
             else:
-                left = _state_left_by(attempt.job_id, flink)
+                left = _state_left_by(cursor, flink, attempt.job_id)
                 deployments.mark_failed(cursor, attempt.job_id, lost, left)
     return _submission(
         deployments.open_attempt(cursor, deployment_id, configuration, restored_from, reason)
@@ -422,12 +422,10 @@ def record_failure(database_url: str, flink: FlinkRestHook, job_id: str, reason:
     job = flink.find_job(job_id)
     if job and not job.state.ended:
         return
-    left = _state_left_by(job_id, flink)
     with connect(database_url) as connection, connection.cursor() as cursor:
         lock_for_transaction(cursor, Lock.SUBMISSIONS)
         attempt = deployments.attempt_of(cursor, job_id)
-        if left == attempt.restored_from:
-            left = None  # it is that of the job before it
+        left = _state_left_by(cursor, flink, job_id)
         if attempt.status is AttemptStatus.SUBMITTING:
             deployments.mark_failed(cursor, job_id, reason, left)
         elif attempt.status is AttemptStatus.ACTIVE and job:
@@ -466,13 +464,18 @@ def outcome_of_failure(
     return f"{deployment_id} has failed, and {now}. Why it failed: {reason}"
 
 
-def _state_left_by(job_id: str, flink: FlinkRestHook) -> str | None:
-    """Newest state of a job that has just ended, None when there is none to be found."""
+def _state_left_by(cursor: Cursor, flink: FlinkRestHook, job_id: str) -> str | None:
+    """Newest state of a job that has just ended, None when there is none to be found.
+
+    That from which it was started is another job's, and may be older than what that has left since.
+    """
     try:
-        return newest_state(flink, StateDirectories.of(flink.configuration()), job_id)
+        newest = newest_state(flink, StateDirectories.of(flink.configuration()), job_id)
     except FlinkStateError:
         logger.warning("Cannot tell what state job %s left", job_id, exc_info=True)
         return None
+    started_from = deployments.attempt_of(cursor, job_id).restored_from
+    return None if is_same_state(newest, started_from) else newest
 
 
 def _submission(attempt: Attempt) -> Submission:

@@ -29,7 +29,7 @@ from flead.stack.ports import Ports
 os.environ["_JAVA_OPTIONS"] = "-XX:TieredStopAtLevel=1"
 # Evaluations on Spark would take a core from the tests of training; they have tests of their own.
 NO_EVALUATIONS = {"FLEAD_EVALUATION_MIN_ROWS": "1000000000"}
-PREFIX = "flead-test-"
+HOME_PREFIX = "flead-test-"
 
 
 def run_flead(home: Home, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -60,7 +60,7 @@ def make_home() -> Iterator[Callable[[], Home]]:
     homes: list[Home] = []
 
     def make() -> Home:
-        root = Path(tempfile.mkdtemp(prefix=PREFIX))
+        root = Path(tempfile.mkdtemp(prefix=HOME_PREFIX))
         # PostgreSQL, which does not run as root, must be able to pass through it.
         root.chmod(0o711)
         homes.append(Home(root=root, envs=shared.envs, jars=shared.jars))
@@ -79,9 +79,9 @@ def make_home() -> Iterator[Callable[[], Home]]:
 def give_ports(home: Home) -> None:
     """Give a home ports that none of another suite has, whose servers may not run yet."""
     folder = Path(tempfile.gettempdir())
-    with exclusive(folder / f"{PREFIX}ports.lock"):
+    with exclusive(folder / f"{HOME_PREFIX}ports-{os.geteuid()}.lock"):
         taken: set[int] = set()
-        for file in folder.glob(f"{PREFIX}*/{home.ports_file.name}"):
+        for file in folder.glob(f"{HOME_PREFIX}*/{home.ports_file.name}"):
             with contextlib.suppress(FileNotFoundError):  # its suite has ended
                 taken.update(json.loads(file.read_bytes()).values())
         while taken.intersection(msgspec.structs.astuple(Ports.of(home))):

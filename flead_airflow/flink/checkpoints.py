@@ -81,7 +81,8 @@ def newest_state(hook: "FlinkRestHook", directories: StateDirectories, job_id: s
     Returns
     -------
     str or None
-        A URI of the cluster; None when the job left nothing.
+        A URI of the cluster. That of another job's state when the job was started from it and left
+        nothing itself, which Flink tells only while it knows the job; else None.
 
     Raises
     ------
@@ -98,6 +99,14 @@ def newest_state(hook: "FlinkRestHook", directories: StateDirectories, job_id: s
         return max(retained, key=lambda each: each.trigger_timestamp).external_path
     # a JobManager that took over from another counts anew
     return latest.restored.external_path if latest.restored else None
+
+
+def is_same_state(one: str | None, other: str | None) -> bool:
+    """Tell whether two paths are those of the same state, as people or Flink write them."""
+    if one is None or other is None:
+        return one is other
+    first, second = (_location(each).removesuffix(f"/{METADATA}") for each in (one, other))
+    return first == second
 
 
 def newest_retained_state(directories: StateDirectories, job_id: str) -> str | None:

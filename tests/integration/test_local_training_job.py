@@ -157,10 +157,15 @@ def test_open_windows_of_a_savepoint_close_though_no_row_comes(
 ) -> None:
     # So long that they are open when the job is stopped, also on a slow machine.
     patient = cluster.submit(cluster.stop(job), window_seconds=20)
-    sent = run_flead(own_home, "simulate", "--devices", "30", "--rate", "30000/min", "--rows", "90")
-    assert sent.returncode == 0, sent.stderr
-    wait_until(cluster.has_read_everything)
-    savepoint = cluster.stop(patient)
+    try:
+        sent = run_flead(
+            own_home, "simulate", "--devices", "30", "--rate", "30000/min", "--rows", "90"
+        )
+        assert sent.returncode == 0, sent.stderr
+        wait_until(cluster.has_read_everything)
+        savepoint = cluster.stop(patient)
+    finally:
+        cluster.cancel(patient)
     before = cluster.rows_in_windows()
     topic = read_committed(cluster.kafka, Topic.TELEMETRY, {}, ALL).records
     letters = cluster.values(Topic.TELEMETRY_DLQ)

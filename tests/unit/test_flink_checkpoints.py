@@ -4,7 +4,11 @@ import os
 
 import pytest
 
-from flead_airflow.flink.checkpoints import StateDirectories, newest_retained_state
+from flead_airflow.flink.checkpoints import (
+    StateDirectories,
+    is_same_state,
+    newest_retained_state,
+)
 from flead_airflow.flink.errors import FlinkStateError
 
 JOB = "00000000000000000000000000000001"
@@ -128,6 +132,25 @@ def test_the_state_of_a_job_is_known_by_its_name_and_place(path, is_held):
     directories = StateDirectories("file:///c", "file:///s/")
 
     assert directories.hold_state_of(JOB, path) is is_held
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "are_same"),
+    [
+        ("file:/a/chk-3", "file:/a/chk-3", True),
+        ("file:/a/chk-3", "file:///a/chk-3", True),
+        ("file:/a/chk-3", "/a/chk-3/", True),
+        ("file:/a/chk-3", "/a/chk-3/_metadata", True),
+        ("s3://bucket/a%20b/chk-3", "s3://bucket/a b/chk-3", True),
+        ("s3://bucket/chk-3", "s3://other/chk-3", False),
+        ("file:/a/chk-3", "file:/a/chk-30", False),
+        ("file:/a/chk-3", None, False),
+        (None, None, True),
+    ],
+)
+def test_the_same_state_is_known_however_it_is_written(one, other, are_same):
+    assert is_same_state(one, other) is are_same
+    assert is_same_state(other, one) is are_same
 
 
 def test_directories_are_read_under_their_names_of_today_and_of_before():

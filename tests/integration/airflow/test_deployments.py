@@ -184,10 +184,24 @@ def insert_promoted(servers, version, features):
 
 def cancel(flink_hook, job_id):
     flink_hook.cancel(job_id)
-    deadline = time.monotonic() + 60
-    while not flink_hook.job(job_id).state.ended:
+    wait_for(lambda: flink_hook.job(job_id).state.ended)
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 120
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+def savepoint_of_tiny_job(flink_hook, tiny_job):
+    """Run a job until it has a state, and return the savepoint that it is stopped with."""
+    job_id, request_id = uuid.uuid4().hex, uuid.uuid4().hex
+    flink_hook.run_python_job(job_id, tiny_job)
+    wait_for(lambda: flink_hook.checkpoints(job_id).latest.completed)
+    flink_hook.stop_with_savepoint(job_id, request_id)
+    wait_for(lambda: flink_hook.find_savepoint(job_id, request_id).operation)
+    return flink_hook.find_savepoint(job_id, request_id).operation.location
 
 
 def suspend(servers, job_id, savepoint):
@@ -208,10 +222,7 @@ def running_deployment(flink_connection, make_database, tiny_job):
         job_id = deployments.open_attempt(cursor, f"a-{suffix}", CONFIGURATION).job_id
     with FlinkRestHook(flink_connection) as hook:
         hook.run_python_job(job_id, tiny_job)
-        deadline = time.monotonic() + 60
-        while not hook.checkpoints(job_id).latest.completed:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        wait_for(lambda: hook.checkpoints(job_id).latest.completed)
         yield suffix
         hook.cancel(job_id)
 
@@ -645,6 +656,25 @@ class TestRestoredDeployment:
 
         assert restore(failed).savepoint_path == newest
         assert attempts(servers)[0].configuration == CONFIGURATION
+
+    @pytest.mark.parametrize("noticed", ["at its failure", "by the next try"])
+    def test_continues_from_its_savepoint_when_the_job_that_failed_left_only_what_it_started_from(
+        self, servers, flink_hook, deploy, first, restore, tiny_job, tmp_path, noticed
+    ):
+        old = urlsplit(savepoint_of_tiny_job(flink_hook, tiny_job)).path
+        of_it = {"stopped_job": first.job_id, "savepoint": SAVEPOINT, "restore_from": old}
+        failed = deploy("b", **of_it)
+        assert failed.savepoint_path == old
+        never = ["--wait-for", str(tmp_path / "never")]
+        flink_hook.run_python_job(failed.job_id, tiny_job, never, savepoint_path=old)
+        wait_for(lambda: flink_hook.checkpoints(failed.job_id).latest.restored)
+        cancel(flink_hook, failed.job_id)
+        if noticed == "by the next try":
+            failed = deploy("b", **of_it)
+        self.fail(servers, flink_hook, failed)
+
+        assert restore(failed).savepoint_path == SAVEPOINT
+        assert {each.savepoint_path for each in attempts(servers)} == {None, SAVEPOINT}
 
     def test_continues_from_its_savepoint_when_the_job_that_failed_has_other_features(
         self, servers, flink_hook, deploy, first, restore, retain

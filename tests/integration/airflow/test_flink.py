@@ -525,6 +525,7 @@ class TestHook:
         finish(submission(job_id, tiny_job))
 
         assert hook.overview().slots_available == before.slots_total - 1
+        deadline = time.monotonic() + 60
         while not (metrics := hook.metrics(job_id, ["numRestarts", "no such"])):
             assert time.monotonic() < deadline
             time.sleep(0.5)

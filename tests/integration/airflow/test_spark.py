@@ -117,7 +117,7 @@ class TestJob:
     def test_shows_its_output_its_progress_and_where_its_history_is(
         self, connection, said, stack_home
     ):
-        # Its stage lasts until somebody looks at it.
+        # Its stage lasts for many looks.
         operator = job(show_database=True, show_command=True, wait=3)
 
         application = execute(operator)
