@@ -5,7 +5,7 @@ Each function may run twice. The database holds the progress; Flink is asked wha
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import msgspec
@@ -160,8 +160,9 @@ def open_new(
     """
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
         lock_for_transaction(cursor, Lock.SUBMISSIONS)
-        configuration = configuration_of(cursor, params, servers, flink)
         _refuse_beside_another(cursor, flink, deployment_id, stopped_job)
+        _give_up_others(cursor, flink, deployment_id, stopped_job)
+        configuration = configuration_of(cursor, params, servers, flink)
         if stopped_job:
             left = savepoint or _state_left_by(cursor, flink, stopped_job)
             control_before = control.newest_control(cursor)
@@ -193,6 +194,22 @@ def _refuse_beside_another(
                 f"job {attempt.job_id} of deployment {attempt.deployment_id} runs:"
                 " trigger a new run of deploy_training"
             )
+
+
+def _give_up_others(
+    cursor: Cursor, flink: FlinkRestHook, deployment_id: str, stopped_job: str | None
+) -> None:
+    """Pass over what was cut off before it had started: its configuration and start decide nothing.
+
+    One whose state cannot be looked for is left as it is, and `restore_point` says why.
+    """
+    for attempt in deployments.unfinished_attempts(cursor):
+        is_own = attempt.deployment_id == deployment_id or attempt.job_id == stopped_job
+        if is_own or attempt.status is not AttemptStatus.SUBMITTING:
+            continue
+        with suppress(FlinkStateError):
+            left = _own_state(flink, attempt) if attempt.posted_at else None
+            deployments.give_up(cursor, attempt, deployment_id, left)
 
 
 def open_resumed(servers: Servers, flink: FlinkRestHook) -> Submission | None:
@@ -361,10 +378,11 @@ def _open(
         planned = (attempt.configuration, attempt.restored_from)
         if planned != (configuration, restored_from) or job:
             lost = "Flink has lost or ended the job"
+            # Flink may not know it any more, and its files be out of reach, when it is needed again
+            left = _state_left_by(cursor, flink, attempt.job_id)
             if attempt.status is AttemptStatus.ACTIVE:
-                deployments.mark_suspended(cursor, attempt.job_id, lost, savepoint_path=None)
+                deployments.mark_suspended(cursor, attempt.job_id, lost, left)
             else:
-                left = _state_left_by(cursor, flink, attempt.job_id)
                 deployments.mark_failed(cursor, attempt.job_id, lost, left)
     return _submission(
         deployments.open_attempt(cursor, deployment_id, configuration, restored_from, reason)
@@ -465,17 +483,21 @@ def outcome_of_failure(
 
 
 def _state_left_by(cursor: Cursor, flink: FlinkRestHook, job_id: str) -> str | None:
-    """Newest state of a job that has just ended, None when there is none to be found.
-
-    That from which it was started is another job's, and may be older than what that has left since.
-    """
+    """Newest state of a job that has just ended, None when there is none to be found."""
     try:
-        newest = newest_state(flink, StateDirectories.of(flink.configuration()), job_id)
+        return _own_state(flink, deployments.attempt_of(cursor, job_id))
     except FlinkStateError:
         logger.warning("Cannot tell what state job %s left", job_id, exc_info=True)
         return None
-    started_from = deployments.attempt_of(cursor, job_id).restored_from
-    return None if is_same_state(newest, started_from) else newest
+
+
+def _own_state(flink: FlinkRestHook, attempt: Attempt) -> str | None:
+    """Newest state of an attempt's job, None when it left none.
+
+    That from which it was started is another job's, and may be older than what that has left since.
+    """
+    newest = newest_state(flink, StateDirectories.of(flink.configuration()), attempt.job_id)
+    return None if is_same_state(newest, attempt.restored_from) else newest
 
 
 def _submission(attempt: Attempt) -> Submission:

@@ -202,6 +202,27 @@ def replaced_by(cursor: Cursor, deployment_id: str) -> Attempt | None:
     return _one(cursor)
 
 
+def give_up(
+    cursor: Cursor, attempt: Attempt, deployment_id: str, savepoint_path: str | None
+) -> None:
+    """Record that an attempt was cut off before it had started, and is passed over by another.
+
+    What was stopped for a deployment that has never started was stopped for the other, then.
+    """
+    reason = f"cut off before it had started; deployment {deployment_id} came after it"
+    mark_failed(cursor, attempt.job_id, reason, savepoint_path)
+    cursor.execute(
+        """
+        UPDATE training_deployments SET replaced_by = %s
+        WHERE replaced_by = %s AND NOT EXISTS (
+            SELECT FROM training_deployments AS any_attempt
+            WHERE any_attempt.deployment_id = %s AND any_attempt.status <> 'failed'
+        )
+        """,
+        (deployment_id, attempt.deployment_id, attempt.deployment_id),
+    )
+
+
 def reinstate(cursor: Cursor, job: str, reason: str) -> tuple[Hyperparameters, int | None] | None:
     """Let a replaced attempt be the one to resume, unless something was opened since.
 

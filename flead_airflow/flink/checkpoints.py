@@ -105,8 +105,11 @@ def is_same_state(one: str | None, other: str | None) -> bool:
     """Tell whether two paths are those of the same state, as people or Flink write them."""
     if one is None or other is None:
         return one is other
-    first, second = (_location(each).removesuffix(f"/{METADATA}") for each in (one, other))
-    return first == second
+    first, second = urlsplit(one), urlsplit(other)
+    if first.netloc and second.netloc and first.netloc != second.netloc:
+        return False  # where one has none, it is that of the cluster's default, which Flink adds
+    folders = {_folder(each.path).removesuffix(f"/{METADATA}") for each in (first, second)}
+    return len(folders) == 1
 
 
 def newest_retained_state(directories: StateDirectories, job_id: str) -> str | None:
@@ -160,7 +163,11 @@ def _checkpoints(directories: StateDirectories, job_id: str) -> dict[int, Path]:
 def _location(uri: str) -> str:
     """Return a URI as it is compared: Flink writes `file:/a`, others `file:///a` or `/a`."""
     address = urlsplit(uri)
-    return f"{address.netloc}{unquote(address.path)}".rstrip("/")
+    return f"{address.netloc}{_folder(address.path)}"
+
+
+def _folder(path: str) -> str:
+    return unquote(path).rstrip("/")
 
 
 def _path(setting: str, directory: str, job_id: str) -> Path:

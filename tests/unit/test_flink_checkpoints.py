@@ -143,6 +143,7 @@ def test_the_state_of_a_job_is_known_by_its_name_and_place(path, is_held):
         ("file:/a/chk-3", "/a/chk-3/_metadata", True),
         ("s3://bucket/a%20b/chk-3", "s3://bucket/a b/chk-3", True),
         ("s3://bucket/chk-3", "s3://other/chk-3", False),
+        ("hdfs://namenode:8020/a/chk-3", "hdfs:///a/chk-3", True),
         ("file:/a/chk-3", "file:/a/chk-30", False),
         ("file:/a/chk-3", None, False),
         (None, None, True),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 import uuid
 from pathlib import Path
@@ -588,6 +589,20 @@ class TestResumedDeployment:
         assert configuration.bootstrap_servers == "new:9092"
         assert configuration.hyperparameters == CONFIGURATION.hyperparameters
 
+    def test_remembers_the_state_of_a_lost_job_while_it_is_tried(
+        self, servers, flink_hook, deploy, retain
+    ):
+        lost = deploy("a")
+        record_active(servers.database_url, lost.job_id)
+        newest = retain(lost.job_id, 7)
+
+        failed = open_resumed(servers, flink_hook)
+        shutil.rmtree(Path(urlsplit(newest).path).parent)
+        record_failure(servers.database_url, flink_hook, failed.job_id, "too few slots")
+
+        assert failed.savepoint_path == newest
+        assert open_resumed(servers, flink_hook).savepoint_path == newest
+
     def test_takes_up_a_job_that_still_runs_as_it_is(self, servers, flink_hook, deploy, tiny_job):
         first = deploy("a")
         flink_hook.run_python_job(first.job_id, tiny_job)
@@ -645,6 +660,30 @@ class TestRestoredDeployment:
         assert restore(failed) == restored
         rates = [control.hyperparameters.learning_rate for control in queued_controls(servers)]
         assert rates == [0.25, 0.5, 0.25]
+
+    @pytest.mark.parametrize(
+        "mistake", [{"fresh": True}, {"features": ["pressure"]}, {"restore_from": "/old/chk-1"}]
+    )
+    def test_is_not_of_one_that_was_cut_off_before_it_had_started(
+        self, servers, flink_hook, deploy, first, restore, mistake
+    ):
+        deploy("b", first.job_id, SAVEPOINT, **mistake)
+
+        corrected = deploy("c", features=None)
+
+        assert corrected.savepoint_path == SAVEPOINT
+        assert configured(corrected).features == CONFIGURATION.features
+        assert [each.status for each in attempts(servers)] == [
+            AttemptStatus.SUBMITTING,
+            AttemptStatus.FAILED,
+            AttemptStatus.STOPPED,
+        ]
+
+        self.fail(servers, flink_hook, corrected)
+        restored = restore(corrected)
+
+        assert restored.savepoint_path == SAVEPOINT
+        assert restored.arguments == first.arguments
 
     def test_continues_from_the_newest_checkpoint_of_the_job_that_came_too_late(
         self, servers, flink_hook, deploy, first, restore, retain
@@ -781,7 +820,7 @@ class TestSubmitting:
         record_active(servers.database_url, deploy("b").job_id)
 
         with (
-            pytest.raises(AirflowFailException, match="is superseded in training_deployments"),
+            pytest.raises(AirflowFailException, match="is failed in training_deployments"),
             submitting(servers.database_url, first.job_id),
         ):
             pytest.fail("the job would be posted")
