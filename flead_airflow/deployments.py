@@ -207,6 +207,8 @@ def _give_up_others(
         is_own = attempt.deployment_id == deployment_id or attempt.job_id == stopped_job
         if is_own or attempt.status is not AttemptStatus.SUBMITTING:
             continue
+        if attempt.posted_at:
+            flink.cancel(attempt.job_id)  # a script may run that would submit it only now
         with suppress(FlinkStateError):
             left = _own_state(flink, attempt) if attempt.posted_at else None
             deployments.give_up(cursor, attempt, deployment_id, left)

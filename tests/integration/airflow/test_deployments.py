@@ -667,7 +667,9 @@ class TestRestoredDeployment:
     def test_is_not_of_one_that_was_cut_off_before_it_had_started(
         self, servers, flink_hook, deploy, first, restore, mistake
     ):
-        deploy("b", first.job_id, SAVEPOINT, **mistake)
+        cut_off = deploy("b", first.job_id, SAVEPOINT, **mistake)
+        with submitting(servers.database_url, cut_off.job_id):
+            pass  # the post gets lost
 
         corrected = deploy("c", features=None)
 
