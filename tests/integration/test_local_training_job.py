@@ -128,7 +128,10 @@ def test_released_feedback_lowers_a_devices_rate_and_what_does_not_validate_is_a
         updates = cluster.values(Topic.LOCAL_UPDATES)
         return [u["learning_rate"] for u in updates if u["device_id"] == device]
 
-    device = cluster.values(Topic.LOCAL_UPDATES)[-1]["device_id"]
+    # One of those that send: partitions are read in any order, and others have sent before.
+    records = read_committed(cluster.kafka, Topic.LOCAL_UPDATES, {}, ALL).records
+    newest = max(records, key=lambda record: record.timestamp)
+    device = msgspec.json.decode(newest.value or b"")["device_id"]
     before = rates()
     bad = [
         ModelFeedback(device, version, "run", 0, 10, 0.9, 0.1, 99.0, 0.5) for version in (1, 2, 3)

@@ -228,12 +228,13 @@ class TestOfAJobThatDoesNotStartInTime:
         self, redeploy, flink_hook, database_url, first, monkeypatch, tmp_path
     ):
         cancel = FlinkRestHook.cancel
+        gate = tmp_path / "gate"
 
         def cancel_late(hook, job_id):
             """Let the job complete its first checkpoint between its deadline and its end."""
-            if not hook.job(job_id).state.ended:
+            if not gate.exists():
                 assert hook.checkpoints(job_id).counts.completed == 0
-                (tmp_path / "gate").touch()
+                gate.touch()
                 wait_for(lambda: hook.settled_checkpoints(job_id).counts.completed)
             cancel(hook, job_id)
 
