@@ -199,9 +199,9 @@ def _refuse_beside_another(
 def _give_up_others(
     cursor: Cursor, flink: FlinkRestHook, deployment_id: str, stopped_job: str | None
 ) -> None:
-    """Pass over what was cut off before it had started: its configuration and start decide nothing.
+    """Pass over what was cut off before it had started, so that features and state are not its.
 
-    One whose state cannot be looked for is left as it is, and `restore_point` says why.
+    One whose state cannot be looked for is left as it is.
     """
     for attempt in deployments.unfinished_attempts(cursor):
         is_own = attempt.deployment_id == deployment_id or attempt.job_id == stopped_job

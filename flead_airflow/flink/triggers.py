@@ -206,7 +206,7 @@ class FlinkJobEndedTrigger(FlinkTrigger):
         Whether the job was cancelled; one that the script of its submission makes only now could
         not be told then, and is cancelled when it is seen.
     carried : dict, optional
-        For whom the event comes to, as `kwargs` of a deferral would be, which `dag.test()` drops.
+        Comes back in the event; `dag.test()` drops the `kwargs` of a deferral.
     """
 
     def __init__(

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import time
 import uuid
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -44,6 +43,7 @@ from flead_airflow.deployments import (
 from flead_airflow.flink.errors import FlinkStateError
 from flead_airflow.flink.hook import FlinkRestHook
 from flead_airflow.flink.responses import JobStatus
+from tests.integration.airflow.waiting import wait_for
 
 pytestmark = pytest.mark.servers
 
@@ -186,13 +186,6 @@ def insert_promoted(servers, version, features):
 def cancel(flink_hook, job_id):
     flink_hook.cancel(job_id)
     wait_for(lambda: flink_hook.job(job_id).state.ended)
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def savepoint_of_tiny_job(flink_hook, tiny_job):

@@ -37,6 +37,7 @@ from flead_airflow.connections import Servers
 from flead_airflow.deployments import open_resumed
 from flead_airflow.flink.hook import FlinkRestHook
 from flead_airflow.notifying import LogNotifier, health_notifier
+from tests.integration.airflow.waiting import wait_for
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(280)]
 
@@ -119,13 +120,6 @@ def send(producer, topic, messages, age_seconds=0.0):
     for _ in range(messages):
         producer.produce(topic, b"{}", b"a", partition=0, timestamp=at)
     assert producer.flush(30) == 0
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
 
 
 def rows(servers, *columns):

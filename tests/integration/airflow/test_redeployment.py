@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import time
 import uuid
 
 import pytest
@@ -20,6 +19,7 @@ from flead_airflow.connections import Servers
 from flead_airflow.flink.hook import FlinkRestHook
 from flead_airflow.flink.responses import JobStatus
 from tests.conftest import run_flead
+from tests.integration.airflow.waiting import wait_for
 
 pytestmark = [
     pytest.mark.servers,
@@ -100,13 +100,6 @@ def rate_of_the_fleet(database_url):
 
 def running(flink_hook):
     return [job.jid for job in flink_hook.jobs() if not job.state.ended]
-
-
-def wait_for(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
 
 
 def savepoint_of(flink_hook, job_id):
