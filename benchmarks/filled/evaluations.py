@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.filled.columns import Times, copy_columns
 from benchmarks.filled.fleet import (
+    BLOCK_MINUTES,
     MINUTE_MS,
     ROWS_PER_MINUTE,
     Fleet,
@@ -28,6 +29,9 @@ from flead.storage.evaluations import FLEET
 
 EVERY_MINUTES: Final = 10
 QUARANTINED_EVERY: Final = 50
+QUARANTINED_AT: Final = 10
+"""Runs before the newest, which has the devices' figures, as readers of what has passed want."""
+
 FEEDBACK_ROWS: Final = 5
 SUITES: Final = ("model_evaluations", "model_feedback", "federated_models")
 PLANNED_AFTER_MS: Final = 2_000
@@ -80,8 +84,9 @@ def write_evaluations(cursor: Cursor, fleet: Fleet, history: History) -> None:
 
 def _runs(fleet: Fleet, history: History) -> Iterator[Run]:
     number = 0
-    newest = fleet.minutes // EVERY_MINUTES
-    for minute in range(2 * EVERY_MINUTES, fleet.minutes + 1, EVERY_MINUTES):
+    newest = fleet.minutes - BLOCK_MINUTES
+    first = 2 * EVERY_MINUTES + newest % EVERY_MINUTES
+    for minute in range(first, newest + 1, EVERY_MINUTES):
         before = minute - 2
         due = [
             each
@@ -98,9 +103,7 @@ def _runs(fleet: Fleet, history: History) -> Iterator[Run]:
             minute,
             due,
             sorted(parents | set(due)),
-            # The newest have the devices' figures, which readers of what has passed want.
-            number % QUARANTINED_EVERY == QUARANTINED_EVERY // 2
-            and minute // EVERY_MINUTES < newest - 2,
+            (newest - minute) // EVERY_MINUTES % QUARANTINED_EVERY == QUARANTINED_AT,
             fleet.at_ms(minute) + PLANNED_AFTER_MS,
         )
 

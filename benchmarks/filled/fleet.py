@@ -3,6 +3,9 @@
 Every device sends `ROWS_PER_MINUTE` rows a minute, evenly spread; the devices of a partition take
 turns. So the offset of a device's k-th row is known without those before it, and any minute can be
 drawn alone: the same size gives the same rows.
+
+What happens now and then is counted from the end, so that a database ends in the same way at any
+time of day.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -156,8 +159,9 @@ class Fleet:
     def blocks(self) -> list[int]:
         """First minutes of all blocks of which something is stored, oldest first."""
         recent = self.recent.start // BLOCK_MINUTES * BLOCK_MINUTES
+        step = self.size.block_hours * 60
         return [
-            *range(0, recent, self.size.block_hours * 60),
+            *range(recent % step, recent, step),
             *range(recent, self.minutes, BLOCK_MINUTES),
         ]
 
@@ -175,6 +179,10 @@ class Fleet:
         """Return the same as a time."""
         return datetime.fromtimestamp(self.at_ms(minute) / 1_000, UTC)
 
+    def minutes_left(self, minute: int) -> int:
+        """Return how many minutes before the end a minute begins."""
+        return self.minutes - minute
+
     def first_offsets(self, minute: int) -> dict[int, int]:
         """Return the offset of each partition at which a minute begins."""
         rows = (self.of_partition * ROWS_PER_MINUTE * minute).tolist()
@@ -186,7 +194,7 @@ class Fleet:
 
     def rows(self, minute: int) -> Rows:
         """Draw the rows of a minute."""
-        random = self._random(1, minute)
+        random = self._random(1, self.minutes_left(minute))
         shape = (len(self), ROWS_PER_MINUTE)
         attacked = random.random(len(self)) < self.attacked_share
         label = random.random(shape) < np.where(attacked, 0.7, 0.01)[:, np.newaxis]
@@ -226,7 +234,7 @@ class Fleet:
 
     def z_scores(self, minute: int, is_anomalous: np.ndarray, devices: Integers) -> Floats:
         """Draw z-scores of readings, shape (rows, features): of anomalous ones one is extreme."""
-        random = self._random(2, minute)
+        random = self._random(2, self.minutes_left(minute))
         shape = (len(devices), len(FEATURES))
         z_score = np.clip(random.standard_normal(shape), -2.4, 2.4)
         extreme = Z_THRESHOLD + 0.1 + random.exponential(1.2, len(devices))
@@ -242,7 +250,7 @@ class Fleet:
 
         An index in `REJECTED`, -1 for an accepted one.
         """
-        random = self._random(3, minute)
+        random = self._random(3, self.minutes_left(minute))
         reason = random.integers(BY_CHANCE, size=len(self))
         drawn = np.where(random.random(len(self)) < REJECTED_SHARE, reason, -1)
         return np.where(self.cohorts(minute) > 0, BY_CHANCE, drawn)
@@ -256,7 +264,7 @@ class Fleet:
 
     def personal(self, minute: int, rows: Rows, skill: float) -> Floats:
         """Return the same as `correctness`, of each device's personalized model."""
-        random = self._random(4, minute)
+        random = self._random(4, self.minutes_left(minute))
         own = 0.8 * rows.distance + 0.6 * random.standard_normal(rows.distance.shape)
         return own + skill + 0.25
 

@@ -32,8 +32,10 @@ from flead.storage.copying import NULL
 
 WAITING_EVERY: Final = 40
 REJECTED_EVERY: Final = 17
+WAITS_AT: Final = WAITING_EVERY // 2
+REJECTED_AT: Final = REJECTED_EVERY // 2
 ROLLED_BACK_AT: Final = DAY_MINUTES // 2 + 7
-"""Minute of each day at which the head is taken back."""
+"""Minutes before the end, of each `WAITING_EVERY`, `REJECTED_EVERY`, and day."""
 
 ROUND_SECONDS: Final = 3
 INPUTS: Final = len(input_names(FEATURES))
@@ -88,7 +90,7 @@ class History:
         self._head = 0
         self._candidate: Version | None = None
         for number in range(1, fleet.minutes + 1):
-            self._round(number)
+            self._round(number, fleet.minutes_left(number))
             self.head_at[number] = self._head
             self.candidate_at[number] = self._candidate.version if self._candidate else 0
 
@@ -97,12 +99,13 @@ class History:
         """The head at the end."""
         return self.versions[self._head - 1]
 
-    def _round(self, number: int) -> None:
-        if number % WAITING_EVERY == 0 and self._candidate is not None:
+    def _round(self, number: int, minutes_left: int) -> None:
+        if minutes_left % WAITING_EVERY == WAITS_AT and self._candidate is not None:
             return
         if self._candidate is not None:
-            self._judge(self._candidate, number)
-        if number % DAY_MINUTES == ROLLED_BACK_AT:
+            is_bad = minutes_left % REJECTED_EVERY == REJECTED_AT
+            self._judge(self._candidate, number, is_bad=is_bad)
+        if minutes_left % DAY_MINUTES == ROLLED_BACK_AT and self._head > 1:
             self._take_back(number)
         made = self._add(number, parent=self._head, made_by=number)
         self.made[number] = made.version
@@ -111,8 +114,8 @@ class History:
         else:
             self._candidate = made
 
-    def _judge(self, candidate: Version, number: int) -> None:
-        if candidate.version % REJECTED_EVERY == 0:
+    def _judge(self, candidate: Version, number: int, *, is_bad: bool) -> None:
+        if is_bad:
             candidate.status = "rejected"
             reason = "worse than its parent on the same rows"
         else:

@@ -120,8 +120,9 @@ def _write_health(cursor: Cursor, fleet: Fleet) -> None:
     random = fleet.generator(10)
     minute = np.arange(fleet.minutes)
     count = len(minute)
-    is_lost = minute % HEALED_EVERY == HEALED_EVERY // 2
-    is_late = (minute % BREACHED_EVERY == BREACHED_EVERY // 2) & ~is_lost
+    left = fleet.minutes - minute
+    is_lost = left % HEALED_EVERY == HEALED_EVERY // 2
+    is_late = (left % BREACHED_EVERY == BREACHED_EVERY // 2) & ~is_lost
     lag = random.poisson(0.02 * len(fleet) * ROWS_PER_MINUTE, count)
     lag = np.where(is_late, 10 * len(fleet) * ROWS_PER_MINUTE, lag)
     rate = len(fleet) * ROWS_PER_MINUTE / 60.0

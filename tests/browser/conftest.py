@@ -78,8 +78,7 @@ def ask(site):
 def names(ask):
     """Return what stands in the addresses of pages: the head, a bad run, and a device.
 
-    The worst of those with anomalies in their newest minutes: what was filled in depends on the
-    time.
+    The worst of those with anomalies in their newest minutes, which charts then show.
     """
     [device] = ask(
         """

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.filled.fleet import ROWS_PER_MINUTE, SMALL, Fleet, log_loss, probability
+from benchmarks.filled.history import History
 
 SIZE = msgspec.structs.replace(SMALL, now=datetime(2026, 11, 29, 15, 33, tzinfo=UTC))
 
@@ -49,6 +50,27 @@ def test_rows_lie_in_their_minute(fleet):
 def test_it_ends_with_the_last_whole_block_of_five_minutes(fleet):
     assert fleet.at(0) == datetime(2026, 11, 27, tzinfo=UTC)
     assert fleet.at(fleet.minutes) == datetime(2026, 11, 29, 15, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("time", [(0, 0), (7, 20), (12, 45), (23, 59)])
+def test_it_ends_in_the_same_way_at_any_time_of_day(fleet, time):
+    hour, minute = time
+    other = Fleet(msgspec.structs.replace(SIZE, now=SIZE.now.replace(hour=hour, minute=minute)))
+
+    assert newest_statuses(other) == newest_statuses(fleet)
+    for mine, same in zip(last_rows(fleet), last_rows(other), strict=True):
+        assert np.array_equal(mine, same)
+
+
+def newest_statuses(fleet):
+    statuses = [each.status for each in History(fleet).versions[-1_000:]]
+    assert {*statuses} == {"candidate", "promoted", "rejected", "rolled_back"}
+    return statuses
+
+
+def last_rows(fleet):
+    rows = fleet.rows(fleet.minutes - 1)
+    return rows.label, rows.is_anomalous, rows.distance
 
 
 def test_probability_and_log_loss_agree():
