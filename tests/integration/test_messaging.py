@@ -38,7 +38,9 @@ def admin(properties):
 def topic(admin, properties):
     """Name of a new topic with two partitions, which the broker leads by now."""
     name = f"test-{uuid.uuid4().hex}"
-    admin.create_topics([NewTopic(name, 2, 1)])[name].result()
+    # The messages' timestamps are a year old, which the broker's retention does not keep.
+    new = NewTopic(name, 2, 1, config={"retention.ms": "-1"})
+    admin.create_topics([new])[name].result()
 
     def is_led():
         try:

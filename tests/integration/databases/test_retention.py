@@ -15,7 +15,7 @@ from tests.integration.tuned_fleet import Fleet, model_of, round_of
 
 pytestmark = pytest.mark.servers
 
-NOW = datetime(2026, 11, 24, 7, 30, tzinfo=UTC)
+NOW = datetime.now(UTC)
 OLD = NOW - timedelta(days=400)
 RECENT = NOW - timedelta(hours=1)
 TRAINING = TrainingDeployment(features=["x"], bootstrap_servers="broker:9092")
