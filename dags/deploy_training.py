@@ -44,14 +44,16 @@ stored configuration; the other Params are then ignored.
 * **The run was marked as failed, or took longer than it may.** Airflow skips the tasks that
   restore. Within minutes `monitor_training` finds the job that was cancelled with it absent and
   takes up what was to be deployed; when that does not start either, what it replaced comes back.
-* **`submit` refuses a job that is over.** It was cleared after another deployment had taken its
-  place. Trigger a new run.
+* **`submit` refuses a job that is over, or that Flink has lost.** It was cleared after another
+  deployment had taken its place: trigger a new run. Or Flink has lost the job since it started, and
+  posting it again would train rows twice: trigger a new run with `resume`.
 * **`open_attempt` refuses because a job runs.** A task was cleared after this deployment had ended
   and what runs now had started. Nothing was changed: trigger a new run.
 * **What happened when.** Every attempt and stop, with its reason, is in `training_deployments`.
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -308,11 +310,14 @@ def tell(job_id: str, ti: RuntimeTaskInstanceProtocol, run_id: str) -> None:
     raise AirflowFailException(told)
 
 
-def only_while_open(job_id: str) -> AbstractContextManager[None]:
+@contextmanager
+def only_while_open(job_id: str) -> Iterator[None]:
     """Guard of a submission: under the lock of submissions, and for an open attempt only."""
     from flead_airflow.deployments import submitting
 
-    return submitting(connections.servers().database_url, job_id)
+    database_url = connections.servers().database_url
+    with connections.flink() as flink, submitting(database_url, flink, job_id):
+        yield
 
 
 @task

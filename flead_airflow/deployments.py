@@ -199,7 +199,7 @@ def _refuse_beside_another(
 def _give_up_others(
     cursor: Cursor, flink: FlinkRestHook, deployment_id: str, stopped_job: str | None
 ) -> None:
-    """Pass over what was cut off before it had started, so that features and state are not its.
+    """Pass over what was cut off before it had started: nothing that follows is to be its.
 
     One whose state cannot be looked for is left as it is.
     """
@@ -211,7 +211,9 @@ def _give_up_others(
             flink.cancel(attempt.job_id)  # a script may run that would submit it only now
         with suppress(FlinkStateError):
             left = _own_state(flink, attempt) if attempt.posted_at else None
-            deployments.give_up(cursor, attempt, deployment_id, left)
+            stopped_for_it = deployments.give_up(cursor, attempt, deployment_id, left)
+            if stopped_for_it:
+                _send_back_hyperparameters(cursor, stopped_for_it)
 
 
 def open_resumed(servers: Servers, flink: FlinkRestHook) -> Submission | None:
@@ -268,17 +270,28 @@ def open_restored(
         before = deployments.replaced_by(cursor, deployment_id)
         if before is None:
             return None
-        reason = f"deployment {deployment_id}, which was to replace it, has not started"
-        trained_with = deployments.reinstate(cursor, before.job_id, reason)
-        if trained_with is not None:
-            hyperparameters, since = trained_with
-            queue_head(cursor, before.configuration.features)
-            control.queue_hyperparameters(cursor, hyperparameters, unchanged_since=since)
-        elif before.deployment_id != deployment_id:
-            newest = deployments.resumable(cursor)
-            if newest and newest.deployment_id == deployment_id:
-                return None
-        return _open_resumed(cursor, servers, flink, reason)
+        _reinstate(cursor, before, deployment_id)
+        newest = deployments.resumable(cursor)
+        has_started = newest is not None and newest.deployment_id == deployment_id
+        if has_started and before.deployment_id != deployment_id:
+            return None
+        return _open_resumed(cursor, servers, flink, _not_started(deployment_id))
+
+
+def _reinstate(cursor: Cursor, before: Attempt, deployment_id: str) -> None:
+    """Let what was stopped for a deployment be what should run, unless it is that already."""
+    if deployments.reinstate(cursor, before.job_id, _not_started(deployment_id)):
+        queue_head(cursor, before.configuration.features)
+        _send_back_hyperparameters(cursor, before)
+
+
+def _send_back_hyperparameters(cursor: Cursor, replaced: Attempt) -> None:
+    hyperparameters, since = deployments.trained_with(cursor, replaced)
+    control.queue_hyperparameters(cursor, hyperparameters, unchanged_since=since)
+
+
+def _not_started(deployment_id: str) -> str:
+    return f"deployment {deployment_id}, which was to replace it, has not started"
 
 
 def _open_resumed(
@@ -399,14 +412,15 @@ def record_active(database_url: str, job_id: str) -> None:
 
 
 @contextmanager
-def submitting(database_url: str, job_id: str) -> Iterator[None]:
+def submitting(database_url: str, flink: FlinkRestHook, job_id: str) -> Iterator[None]:
     """Hold the lock of submissions while the job of an attempt is looked for and posted.
 
     Raises
     ------
     AirflowFailException
         The attempt is over, so that its job must not run: its task was cleared, say, after another
-        deployment has taken its place.
+        deployment has taken its place. Or the job had started and Flink has lost it, so that its
+        rows since then would be trained twice.
     """
     with hold(database_url, Lock.SUBMISSIONS):
         with connect(database_url) as connection, connection.cursor() as cursor:
@@ -416,6 +430,11 @@ def submitting(database_url: str, job_id: str) -> Iterator[None]:
                     f"job {job_id} of deployment {attempt.deployment_id} is {attempt.status} in"
                     " training_deployments, and another may run: trigger a new run of"
                     " deploy_training"
+                )
+            if attempt.status is AttemptStatus.ACTIVE and not flink.find_job(job_id):
+                raise AirflowFailException(
+                    f"job {job_id} had started, and Flink has lost it: trigger a new run of"
+                    " deploy_training with `resume`, which continues from its newest checkpoint"
                 )
             deployments.mark_posted(cursor, job_id)
         yield
@@ -436,8 +455,9 @@ def failed_job(database_url: str, flink: FlinkRestHook, job_id: str | None) -> s
 def record_failure(database_url: str, flink: FlinkRestHook, job_id: str, reason: str) -> None:
     """Record that a job did not start, and the state that it left if it got that far.
 
-    One that runs is left alone. One that had started before, and has ended since it was taken up
-    again, is followed by another attempt of its deployment, which the health gate deploys.
+    What was stopped for it should run from now on, though nobody comes to open it. A job that runs
+    is left alone. One that had started before, and has ended since it was taken up again, is
+    followed by another attempt of its deployment, which the health gate deploys.
     """
     job = flink.find_job(job_id)
     if job and not job.state.ended:
@@ -448,6 +468,9 @@ def record_failure(database_url: str, flink: FlinkRestHook, job_id: str, reason:
         left = _state_left_by(cursor, flink, job_id)
         if attempt.status is AttemptStatus.SUBMITTING:
             deployments.mark_failed(cursor, job_id, reason, left)
+            before = deployments.replaced_by(cursor, attempt.deployment_id)
+            if before:
+                _reinstate(cursor, before, attempt.deployment_id)
         elif attempt.status is AttemptStatus.ACTIVE and job:
             deployments.mark_suspended(cursor, job_id, reason, left)
             deployments.open_attempt(

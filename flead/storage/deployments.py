@@ -204,10 +204,11 @@ def replaced_by(cursor: Cursor, deployment_id: str) -> Attempt | None:
 
 def give_up(
     cursor: Cursor, attempt: Attempt, deployment_id: str, savepoint_path: str | None
-) -> None:
+) -> Attempt | None:
     """Record that an attempt was cut off before it had started, and is passed over by another.
 
-    What was stopped for a deployment that has never started was stopped for the other, then.
+    What was stopped for a deployment that has never started was stopped for the other, then: it is
+    returned.
     """
     reason = f"cut off before it had started; deployment {deployment_id} came after it"
     mark_failed(cursor, attempt.job_id, reason, savepoint_path)
@@ -221,16 +222,16 @@ def give_up(
         """,
         (deployment_id, attempt.deployment_id, attempt.deployment_id),
     )
+    return replaced_by(cursor, deployment_id) if cursor.rowcount else None
 
 
-def reinstate(cursor: Cursor, job: str, reason: str) -> tuple[Hyperparameters, int | None] | None:
+def reinstate(cursor: Cursor, job: str, reason: str) -> bool:
     """Let a replaced attempt be the one to resume, unless something was opened since.
 
     Returns
     -------
-    (Hyperparameters, int or None) or None
-        What the fleet trained with when it was stopped, and since which revision of
-        `training-control` if that is known; None when nothing was changed.
+    bool
+        Whether that changed anything.
     """
     cursor.execute(
         """
@@ -239,16 +240,29 @@ def reinstate(cursor: Cursor, job: str, reason: str) -> tuple[Hyperparameters, i
             SELECT max(id) FROM training_deployments
             WHERE kind IN ('submit', 'restore') AND status <> 'failed'
         )
-        RETURNING control, configuration -> 'hyperparameters'
         """,
         (reason, job),
     )
-    row = cursor.fetchone()
-    if row is None:
-        return None
-    if row[0] is None:
-        return msgspec.convert(row[1], Hyperparameters), None
-    control = msgspec.convert(row[0], TrainingControl)
+    return cursor.rowcount > 0
+
+
+def trained_with(cursor: Cursor, attempt: Attempt) -> tuple[Hyperparameters, int | None]:
+    """Return what the fleet trained with when an attempt was replaced.
+
+    Returns
+    -------
+    (Hyperparameters, int or None)
+        With them, since which revision of `training-control`, if that is known.
+    """
+    cursor.execute(
+        "SELECT control FROM training_deployments"
+        " WHERE kind IN ('submit', 'restore') AND job_id = %s",
+        (attempt.job_id,),
+    )
+    [(stored,)] = cursor.fetchall()
+    if stored is None:
+        return attempt.configuration.hyperparameters, None
+    control = msgspec.convert(stored, TrainingControl)
     return control.hyperparameters, control.unchanged_since
 
 
