@@ -43,10 +43,12 @@ stored configuration; the other Params are then ignored.
   the trigger says so), and what ran before is restored.
 * **The run was marked as failed, or took longer than it may.** Airflow skips the tasks that
   restore. Within minutes `monitor_training` finds the job that was cancelled with it absent and
-  takes up what was to be deployed; when that does not start either, what it replaced comes back.
+  takes up what was to be deployed; when that does not start either, what it replaced comes back,
+  and at once if the failure had been recorded. If the run ended before `open_attempt` had, the job
+  that it had stopped counts as ended by a person: trigger a new run, which continues from there.
 * **`submit` refuses a job that is over, or that Flink has lost.** It was cleared after another
-  deployment had taken its place: trigger a new run. Or Flink has lost the job since it started, and
-  posting it again would train rows twice: trigger a new run with `resume`.
+  deployment had taken its place. Or Flink has lost the job since it started, and posting it again
+  would train rows twice. Trigger a new run.
 * **`open_attempt` refuses because a job runs.** A task was cleared after this deployment had ended
   and what runs now had started. Nothing was changed: trigger a new run.
 * **What happened when.** Every attempt and stop, with its reason, is in `training_deployments`.
@@ -316,8 +318,11 @@ def only_while_open(job_id: str) -> Iterator[None]:
     from flead_airflow.deployments import submitting
 
     database_url = connections.servers().database_url
-    with connections.flink() as flink, submitting(database_url, flink, job_id):
-        yield
+    with connections.flink() as flink:
+        # On Kubernetes the FlinkDeployment is found, also while its JobManager does not answer.
+        asked = None if SETTINGS.training_cluster is TrainingCluster.KUBERNETES else flink
+        with submitting(database_url, asked, job_id):
+            yield
 
 
 @task

@@ -168,6 +168,8 @@ def open_new(
             control_before = control.newest_control(cursor)
             deployments.mark_replaced(cursor, stopped_job, deployment_id, left, control_before)
         restored_from = chosen_state(cursor, configuration, flink, params)
+        if not stopped_job:
+            _replace_what_is_down(cursor, flink, deployment_id)
         opened_before = {attempt.job_id for attempt in deployments.unfinished_attempts(cursor)}
         submission = _open(cursor, flink, deployment_id, configuration, restored_from)
         if submission.job_id not in opened_before:
@@ -216,6 +218,18 @@ def _give_up_others(
                 _send_back_hyperparameters(cursor, stopped_for_it)
 
 
+def _replace_what_is_down(cursor: Cursor, flink: FlinkRestHook, deployment_id: str) -> None:
+    """Let another deployment whose job does not run come back if this one does not start."""
+    down = deployments.resumable(cursor)
+    if not down or down.deployment_id == deployment_id or down.status is AttemptStatus.SUBMITTING:
+        return
+    left = down.savepoint_path or _state_left_by(cursor, flink, down.job_id)
+    if down.status is AttemptStatus.ACTIVE and left is None:
+        return  # `restore_point` refuses to take it back to where it began only while it is active
+    control_before = control.newest_control(cursor)
+    deployments.mark_replaced(cursor, down.job_id, deployment_id, left, control_before)
+
+
 def open_resumed(servers: Servers, flink: FlinkRestHook) -> Submission | None:
     """Open an attempt of the deployment that ran when the stack went down, None without one.
 
@@ -241,7 +255,7 @@ def open_restored(
     It has its own parameters, and continues from the newest checkpoint of the job that did not
     start if that one made any, else from its own savepoint. The hyperparameters that the fleet had
     when it was stopped, tuned ones included, are queued under the next revision, with that since
-    when it had them: devices that have trained with no others keep their own rates. Whatever runs
+    when it had them: devices that have trained with no others keep their own rates. What runs of it
     since is taken up as it is.
 
     Parameters
@@ -254,8 +268,9 @@ def open_restored(
     Returns
     -------
     Submission or None
-        None when nothing was stopped, so that there is nothing to go back to, or when the job is of
-        a deployment that had started before: that one is still to run.
+        None when nothing was stopped, so that there is nothing to go back to, when another
+        deployment was opened since, or when the job is of one that had started before, which is
+        still to run.
     """
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
         lock_for_transaction(cursor, Lock.SUBMISSIONS)
@@ -412,8 +427,13 @@ def record_active(database_url: str, job_id: str) -> None:
 
 
 @contextmanager
-def submitting(database_url: str, flink: FlinkRestHook, job_id: str) -> Iterator[None]:
+def submitting(database_url: str, flink: FlinkRestHook | None, job_id: str) -> Iterator[None]:
     """Hold the lock of submissions while the job of an attempt is looked for and posted.
+
+    Parameters
+    ----------
+    flink
+        Cluster that the job is posted to, if something posts it again when it is not known there.
 
     Raises
     ------
@@ -431,13 +451,21 @@ def submitting(database_url: str, flink: FlinkRestHook, job_id: str) -> Iterator
                     " training_deployments, and another may run: trigger a new run of"
                     " deploy_training"
                 )
-            if attempt.status is AttemptStatus.ACTIVE and not flink.find_job(job_id):
+            if flink and _is_lost(cursor, flink, attempt):
                 raise AirflowFailException(
                     f"job {job_id} had started, and Flink has lost it: trigger a new run of"
-                    " deploy_training with `resume`, which continues from its newest checkpoint"
+                    " deploy_training, which continues from its newest checkpoint"
                 )
             deployments.mark_posted(cursor, job_id)
         yield
+
+
+def _is_lost(cursor: Cursor, flink: FlinkRestHook, attempt: Attempt) -> bool:
+    """Tell whether Flink does not know a job that it has run."""
+    if attempt.posted_at is None or flink.find_job(attempt.job_id):
+        return False
+    is_active = attempt.status is AttemptStatus.ACTIVE
+    return is_active or _state_left_by(cursor, flink, attempt.job_id) is not None
 
 
 def failed_job(database_url: str, flink: FlinkRestHook, job_id: str | None) -> str:

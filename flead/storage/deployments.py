@@ -177,7 +177,7 @@ def mark_replaced(
     savepoint_path: str | None,
     control: TrainingControl | None,
 ) -> Attempt:
-    """Record that a job was stopped to make way for a deployment, and what it needs to come back.
+    """Record that a job was stopped for a deployment, or is down, and what it needs to come back.
 
     Parameters
     ----------
@@ -461,7 +461,7 @@ def _end(
 ) -> Attempt:
     before = _locked(cursor, job)
     after = _set(cursor, job, status, reason, savepoint_path)
-    if before.status is not status:
+    if before.status not in (AttemptStatus.STOPPED, AttemptStatus.SUSPENDED):
         if savepoint_path and not RETAINED_CHECKPOINT.search(savepoint_path):
             _insert(cursor, after, "savepoint", "completed", savepoint_path)
         _insert(cursor, after, "stop", "completed", savepoint_path)

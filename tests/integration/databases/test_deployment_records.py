@@ -193,38 +193,41 @@ class TestReplacement:
     def test_that_failed_lets_what_it_replaced_be_resumed_once(self, cursor, stopped, failed):
         assert deployments.expected(cursor) is None
 
-        before = deployments.reinstate(cursor, stopped.job_id, "e has not started")
+        assert deployments.reinstate(cursor, stopped.job_id, "e has not started")
 
-        assert before == (self.CONTROL.hyperparameters, 4)
         resumable = deployments.resumable(cursor)
         assert (resumable.job_id, resumable.status) == (stopped.job_id, AttemptStatus.SUSPENDED)
         assert (resumable.reason, resumable.savepoint_path) == ("e has not started", "file:///s1")
         assert deployments.expected(cursor) == resumable
-        assert deployments.reinstate(cursor, stopped.job_id, "again") is None
+        assert not deployments.reinstate(cursor, stopped.job_id, "again")
         assert deployments.resumable(cursor) == resumable
 
-    def test_keeps_what_the_fleet_trained_with_when_the_job_was_stopped(
-        self, cursor, stopped, failed
-    ):
+    def test_of_what_is_down_is_no_other_stop(self, cursor, stopped, failed):
+        deployments.reinstate(cursor, stopped.job_id, "e has not started")
+        deployments.mark_replaced(cursor, stopped.job_id, "f", "file:///s1", self.CONTROL)
+
+        assert deployments.replaced_by(cursor, "f").status is AttemptStatus.STOPPED
+        cursor.execute("SELECT kind FROM training_deployments WHERE status = 'completed'")
+        assert sorted(kind for (kind,) in cursor.fetchall()) == ["savepoint", "stop"]
+
+    def test_keeps_what_the_fleet_trained_with_when_the_job_was_stopped(self, cursor, stopped):
         later = msgspec.structs.replace(self.CONTROL, hyperparameters=Hyperparameters())
         deployments.mark_replaced(cursor, stopped.job_id, "e", "file:///s1", later)
 
-        before = deployments.reinstate(cursor, stopped.job_id, "e has not started")
-
-        assert before == (self.CONTROL.hyperparameters, 4)
+        assert deployments.trained_with(cursor, stopped) == (self.CONTROL.hyperparameters, 4)
 
     def test_of_a_fleet_that_was_told_nothing_is_brought_back_with_its_own_hyperparameters(
         self, cursor
     ):
         job = deployments.open_attempt(cursor, "d", CONFIGURATION).job_id
-        deployments.mark_replaced(cursor, job, "e", None, None)
+        replaced = deployments.mark_replaced(cursor, job, "e", None, None)
 
-        assert deployments.reinstate(cursor, job, "no") == (CONFIGURATION.hyperparameters, None)
+        assert deployments.trained_with(cursor, replaced) == (CONFIGURATION.hyperparameters, None)
 
     def test_is_not_brought_back_over_what_was_opened_since(self, cursor, stopped, failed):
         newer = deployments.open_attempt(cursor, "f", CONFIGURATION)
 
-        assert deployments.reinstate(cursor, stopped.job_id, "too late") is None
+        assert not deployments.reinstate(cursor, stopped.job_id, "too late")
         assert deployments.resumable(cursor) == newer
 
     def test_that_is_restored_keeps_the_reason(self, cursor, stopped, failed):

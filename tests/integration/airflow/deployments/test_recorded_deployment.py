@@ -31,6 +31,15 @@ class TestSubmitting:
         ):
             assert is_held(cursor, Lock.SUBMISSIONS)
 
+    def test_is_allowed_again_for_a_job_that_left_nothing(self, servers, flink_hook, deploy):
+        posted = deploy("a").job_id
+
+        for _ in range(2):
+            with submitting(servers.database_url, flink_hook, posted):
+                pass  # the post gets lost
+
+        assert attempts(servers)[0].status is AttemptStatus.SUBMITTING
+
     def test_is_refused_once_another_deployment_has_taken_its_place(
         self, servers, flink_hook, deploy
     ):
@@ -43,12 +52,19 @@ class TestSubmitting:
         ):
             pytest.fail("the job would be posted")
 
-    def test_is_refused_for_a_job_that_had_started_and_is_lost(self, servers, flink_hook, deploy):
+    @pytest.mark.parametrize("known_by", ["its row", "its checkpoint"])
+    def test_is_refused_for_a_job_that_had_started_and_is_lost(
+        self, servers, flink_hook, deploy, retain, known_by
+    ):
         started = deploy("a").job_id
-        record_active(servers.database_url, started)
+        if known_by == "its row":
+            record_active(servers.database_url, started)
+        else:
+            with submitting(servers.database_url, flink_hook, started):
+                retain(started, 3)
 
         with (
-            pytest.raises(AirflowFailException, match=f"{started} had started.*with `resume`"),
+            pytest.raises(AirflowFailException, match=f"{started} had started.* a new run"),
             submitting(servers.database_url, flink_hook, started),
         ):
             pytest.fail("the job would start again where it began")

@@ -16,6 +16,7 @@ from flead_airflow.deployments import (
     record_failure,
     submitting,
 )
+from flead_airflow.flink.errors import FlinkStateError
 from tests.integration.airflow.deployments.attempts import (
     CONFIGURATION,
     EMPTY,
@@ -116,6 +117,41 @@ class TestRestoredDeployment:
         assert rates == [0.25, 0.5, 0.25]
         healed = open_resumed(servers, flink_hook)
         assert (healed.savepoint_path, healed.arguments) == (SAVEPOINT, first.arguments)
+
+    @pytest.mark.parametrize("down", ["suspended", "lost"])
+    def test_is_of_what_was_down_when_it_was_deployed(
+        self, servers, flink_hook, deploy, first, restore, retain, down
+    ):
+        if down == "suspended":
+            suspend(servers, first.job_id, SAVEPOINT)
+        newest = SAVEPOINT if down == "suspended" else retain(first.job_id, 7)
+        cut_off = deploy("b", learning_rate=0.5, features=["pressure"])
+        corrected = deploy("c", **EMPTY | {"checkpoint_interval_seconds": 2})
+        assert configured(corrected) == CONFIGURATION
+        self.fail(servers, flink_hook, corrected)
+
+        restored = restore(corrected)
+
+        assert cut_off.savepoint_path is None
+        assert (restored.savepoint_path, restored.arguments) == (newest, first.arguments)
+        rates = [control.hyperparameters.learning_rate for control in queued_controls(servers)]
+        assert rates == [0.25, 0.5, 0.25, 0.25, 0.25]
+
+    def test_is_not_of_a_lost_job_whose_state_cannot_be_looked_for(
+        self, servers, flink_hook, deploy, first, restore, monkeypatch
+    ):
+        out_of_reach = flink_hook.configuration() | {
+            "execution.checkpointing.dir": "s3://bucket/checkpoints"
+        }
+        monkeypatch.setattr(flink_hook, "configuration", lambda: out_of_reach)
+        failed = deploy("b", restore_from="s3://bucket/checkpoints/7b2b/chk-7")
+        self.fail(servers, flink_hook, failed)
+
+        assert restore(failed) is None
+        with connect(servers.database_url) as connection, connection.cursor() as cursor:
+            assert deployments.expected(cursor).status is AttemptStatus.ACTIVE
+        with pytest.raises(FlinkStateError, match=f"forgotten job {first.job_id}"):
+            open_resumed(servers, flink_hook)
 
     def test_continues_from_the_newest_checkpoint_of_the_job_that_came_too_late(
         self, servers, flink_hook, deploy, first, restore, retain
@@ -233,4 +269,6 @@ class TestRestoredDeployment:
         self.fail(servers, flink_hook, failed)
         third = deploy("c")
 
-        assert restore(failed) == third
+        assert restore(failed) is None
+        newest = attempts(servers)[0]
+        assert (newest.job_id, newest.status) == (third.job_id, AttemptStatus.SUBMITTING)
