@@ -318,11 +318,8 @@ def only_while_open(job_id: str) -> Iterator[None]:
     from flead_airflow.deployments import submitting
 
     database_url = connections.servers().database_url
-    with connections.flink() as flink:
-        # On Kubernetes the FlinkDeployment is found, also while its JobManager does not answer.
-        asked = None if SETTINGS.training_cluster is TrainingCluster.KUBERNETES else flink
-        with submitting(database_url, asked, job_id):
-            yield
+    with connections.flink() as flink, submitting(database_url, flink, job_id):
+        yield
 
 
 @task

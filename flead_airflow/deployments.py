@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
+import httpx
 import msgspec
 from airflow.sdk.exceptions import AirflowFailException
 
@@ -25,6 +26,7 @@ from flead_airflow.flink.errors import FlinkStateError
 from flead_airflow.flink.hook import FlinkRestHook
 
 UNFINISHED: Final = (AttemptStatus.ACTIVE, AttemptStatus.SUBMITTING)
+TO_RUN: Final = (AttemptStatus.ACTIVE, AttemptStatus.SUSPENDED)
 
 logger = logging.getLogger(__name__)
 
@@ -164,12 +166,11 @@ def open_new(
         _give_up_others(cursor, flink, deployment_id, stopped_job)
         configuration = configuration_of(cursor, params, servers, flink)
         if stopped_job:
-            left = savepoint or _state_left_by(cursor, flink, stopped_job)
-            control_before = control.newest_control(cursor)
-            deployments.mark_replaced(cursor, stopped_job, deployment_id, left, control_before)
+            _mark_replaced(cursor, flink, stopped_job, deployment_id, savepoint)
         restored_from = chosen_state(cursor, configuration, flink, params)
-        if not stopped_job:
-            _replace_what_is_down(cursor, flink, deployment_id)
+        down = deployments.resumable(cursor)
+        if down and down.deployment_id != deployment_id and down.status in TO_RUN:
+            _mark_replaced(cursor, flink, down.job_id, deployment_id)
         opened_before = {attempt.job_id for attempt in deployments.unfinished_attempts(cursor)}
         submission = _open(cursor, flink, deployment_id, configuration, restored_from)
         if submission.job_id not in opened_before:
@@ -218,16 +219,22 @@ def _give_up_others(
                 _send_back_hyperparameters(cursor, stopped_for_it)
 
 
-def _replace_what_is_down(cursor: Cursor, flink: FlinkRestHook, deployment_id: str) -> None:
-    """Let another deployment whose job does not run come back if this one does not start."""
-    down = deployments.resumable(cursor)
-    if not down or down.deployment_id == deployment_id or down.status is AttemptStatus.SUBMITTING:
-        return
-    left = down.savepoint_path or _state_left_by(cursor, flink, down.job_id)
-    if down.status is AttemptStatus.ACTIVE and left is None:
-        return  # `restore_point` refuses to take it back to where it began only while it is active
+def _mark_replaced(
+    cursor: Cursor,
+    flink: FlinkRestHook,
+    job_id: str,
+    deployment_id: str,
+    savepoint: str | None = None,
+) -> None:
+    """Let a job that does not run come back if the deployment in its place does not start."""
+    replaced = deployments.attempt_of(cursor, job_id)
+    if replaced.status not in (*UNFINISHED, AttemptStatus.SUSPENDED):
+        return  # it was recorded by an earlier try, or is of the past
+    left = savepoint or replaced.savepoint_path or _state_left_by(cursor, flink, job_id)
+    if replaced.status is AttemptStatus.ACTIVE and left is None:
+        return  # it has left one: `restore_point` says that it is not found, while it is active
     control_before = control.newest_control(cursor)
-    deployments.mark_replaced(cursor, down.job_id, deployment_id, left, control_before)
+    deployments.mark_replaced(cursor, job_id, deployment_id, left, control_before)
 
 
 def open_resumed(servers: Servers, flink: FlinkRestHook) -> Submission | None:
@@ -279,9 +286,7 @@ def open_restored(
         active = deployments.active(cursor)
         # a deployment may have failed before it came to record that it had stopped another
         if active and active.job_id == stopped_job:
-            left = savepoint or _state_left_by(cursor, flink, stopped_job)
-            control_before = control.newest_control(cursor)
-            deployments.mark_replaced(cursor, stopped_job, deployment_id, left, control_before)
+            _mark_replaced(cursor, flink, stopped_job, deployment_id, savepoint)
         before = deployments.replaced_by(cursor, deployment_id)
         if before is None:
             return None
@@ -427,13 +432,8 @@ def record_active(database_url: str, job_id: str) -> None:
 
 
 @contextmanager
-def submitting(database_url: str, flink: FlinkRestHook | None, job_id: str) -> Iterator[None]:
+def submitting(database_url: str, flink: FlinkRestHook, job_id: str) -> Iterator[None]:
     """Hold the lock of submissions while the job of an attempt is looked for and posted.
-
-    Parameters
-    ----------
-    flink
-        Cluster that the job is posted to, if something posts it again when it is not known there.
 
     Raises
     ------
@@ -451,7 +451,7 @@ def submitting(database_url: str, flink: FlinkRestHook | None, job_id: str) -> I
                     " training_deployments, and another may run: trigger a new run of"
                     " deploy_training"
                 )
-            if flink and _is_lost(cursor, flink, attempt):
+            if _is_lost(cursor, flink, attempt):
                 raise AirflowFailException(
                     f"job {job_id} had started, and Flink has lost it: trigger a new run of"
                     " deploy_training, which continues from its newest checkpoint"
@@ -461,8 +461,11 @@ def submitting(database_url: str, flink: FlinkRestHook | None, job_id: str) -> I
 
 
 def _is_lost(cursor: Cursor, flink: FlinkRestHook, attempt: Attempt) -> bool:
-    """Tell whether Flink does not know a job that it has run."""
-    if attempt.posted_at is None or flink.find_job(attempt.job_id):
+    """Tell whether Flink does not know a job that it has run; what does not answer may know it."""
+    try:
+        if attempt.posted_at is None or flink.find_job(attempt.job_id):
+            return False
+    except httpx.TransportError:
         return False
     is_active = attempt.status is AttemptStatus.ACTIVE
     return is_active or _state_left_by(cursor, flink, attempt.job_id) is not None

@@ -182,13 +182,13 @@ def mark_replaced(
     Parameters
     ----------
     control
-        What the fleet trained with; what was recorded first stays.
+        What the fleet trained with.
     """
     reason = f"replaced by deployment {deployment_id}"
     replaced = _end(cursor, job, AttemptStatus.STOPPED, reason, savepoint_path)
     cursor.execute(
         """
-        UPDATE training_deployments SET replaced_by = %s, control = coalesce(control, %s::jsonb)
+        UPDATE training_deployments SET replaced_by = %s, control = %s::jsonb
         WHERE kind IN ('submit', 'restore') AND job_id = %s
         """,
         (deployment_id, None if control is None else msgspec.json.encode(control).decode(), job),
@@ -207,20 +207,20 @@ def give_up(
 ) -> Attempt | None:
     """Record that an attempt was cut off before it had started, and is passed over by another.
 
-    What was stopped for a deployment that has never started was stopped for the other, then: it is
-    returned.
+    What was stopped for its deployment was stopped for the other, then, unless something has
+    started since: it is returned.
     """
     reason = f"cut off before it had started; deployment {deployment_id} came after it"
     mark_failed(cursor, attempt.job_id, reason, savepoint_path)
     cursor.execute(
         """
         UPDATE training_deployments SET replaced_by = %s
-        WHERE replaced_by = %s AND NOT EXISTS (
-            SELECT FROM training_deployments AS any_attempt
-            WHERE any_attempt.deployment_id = %s AND any_attempt.status <> 'failed'
+        WHERE replaced_by = %s AND status = 'stopped' AND id = (
+            SELECT max(id) FROM training_deployments
+            WHERE kind IN ('submit', 'restore') AND status NOT IN ('submitting', 'failed')
         )
         """,
-        (deployment_id, attempt.deployment_id, attempt.deployment_id),
+        (deployment_id, attempt.deployment_id),
     )
     return replaced_by(cursor, deployment_id) if cursor.rowcount else None
 
@@ -461,7 +461,7 @@ def _end(
 ) -> Attempt:
     before = _locked(cursor, job)
     after = _set(cursor, job, status, reason, savepoint_path)
-    if before.status not in (AttemptStatus.STOPPED, AttemptStatus.SUSPENDED):
+    if before.status in (AttemptStatus.SUBMITTING, AttemptStatus.ACTIVE):
         if savepoint_path and not RETAINED_CHECKPOINT.search(savepoint_path):
             _insert(cursor, after, "savepoint", "completed", savepoint_path)
         _insert(cursor, after, "stop", "completed", savepoint_path)

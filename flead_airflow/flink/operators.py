@@ -260,10 +260,13 @@ class FlinkSubmitPythonJobOperator(StartingJobMixin, FlinkJobOperator):
         check_program_arguments(self.arguments)
         try:
             with self.guard(self.job_id):
-                job = self.hook.find_job(self.job_id) or self._submit(context)
+                job = self.hook.find_job(self.job_id) or self._submit()
         except (FlinkRestError, httpx.TransportError) as error:
             # the last of these tries may be the one that the run fails with
             self.leave_reason(context, f"job {self.job_id} could not be submitted: {error}")
+            raise
+        except AirflowFailException as refused:
+            self.leave_reason(context, str(refused))
             raise
         if job and job.state.ended:
             raise self.failure(
@@ -275,7 +278,7 @@ class FlinkSubmitPythonJobOperator(StartingJobMixin, FlinkJobOperator):
             self.log.info("Attaching to job %s, which is %s", self.job_id, job.state)
         self.await_start(job)
 
-    def _submit(self, context: Context) -> Job | None:
+    def _submit(self) -> Job | None:
         """Submit the job; returns it when Flink says that it was submitted before."""
         self.log.info("Submitting job %s from %s", self.job_id, self.savepoint_path or "nothing")
         try:
@@ -292,8 +295,7 @@ class FlinkSubmitPythonJobOperator(StartingJobMixin, FlinkJobOperator):
             # an answer got lost, and what was refused is a repetition of our own
             return self.hook.job(self.job_id)
         except FlinkSubmissionError as error:
-            reason = f"job {self.job_id} was not accepted: {error}"
-            raise self.failure(context, reason) from error
+            raise AirflowFailException(f"job {self.job_id} was not accepted: {error}") from error
         return None
 
 

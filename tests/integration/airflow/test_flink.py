@@ -282,10 +282,12 @@ class TestSubmission:
             raise AirflowFailException("another one runs")
             yield
 
+        ti = TaskInstance()
         with pytest.raises(AirflowFailException, match="another one runs"):
-            execute(submission(job_id, tiny_job, guard=guard))
+            execute(submission(job_id, tiny_job, guard=guard), ti)
 
         assert hook.find_job(job_id) is None
+        assert ti.pushed == {FAILURE_KEY: {"job_id": job_id, "reason": "another one runs"}}
 
 
 class TestSavepoint:

@@ -211,10 +211,25 @@ class TestReplacement:
         assert sorted(kind for (kind,) in cursor.fetchall()) == ["savepoint", "stop"]
 
     def test_keeps_what_the_fleet_trained_with_when_the_job_was_stopped(self, cursor, stopped):
-        later = msgspec.structs.replace(self.CONTROL, hyperparameters=Hyperparameters())
-        deployments.mark_replaced(cursor, stopped.job_id, "e", "file:///s1", later)
-
         assert deployments.trained_with(cursor, stopped) == (self.CONTROL.hyperparameters, 4)
+
+    def test_by_one_that_was_cut_off_is_by_the_one_after_it(self, cursor, stopped):
+        cut_off = deployments.open_attempt(cursor, "e", CONFIGURATION, stopped.savepoint_path)
+
+        given_back = deployments.give_up(cursor, cut_off, "f", None)
+
+        assert given_back == deployments.replaced_by(cursor, "f") == stopped
+        assert deployments.newest_attempts(cursor)[0].status is AttemptStatus.FAILED
+
+    def test_stays_with_one_that_was_cut_off_after_something_had_started_since(
+        self, cursor, stopped, failed
+    ):
+        restored = deployments.open_attempt(cursor, "d", CONFIGURATION, "file:///chk-1")
+        deployments.mark_active(cursor, restored.job_id)
+        cut_off = deployments.open_attempt(cursor, "e", CONFIGURATION)
+
+        assert deployments.give_up(cursor, cut_off, "f", None) is None
+        assert deployments.replaced_by(cursor, "f") is None
 
     def test_of_a_fleet_that_was_told_nothing_is_brought_back_with_its_own_hyperparameters(
         self, cursor

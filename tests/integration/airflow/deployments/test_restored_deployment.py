@@ -137,14 +137,42 @@ class TestRestoredDeployment:
         rates = [control.hyperparameters.learning_rate for control in queued_controls(servers)]
         assert rates == [0.25, 0.5, 0.25, 0.25, 0.25]
 
+    def test_is_of_an_earlier_attempt_of_a_run_that_was_cleared_and_cut_off(
+        self, servers, flink_hook, deploy, first, restore
+    ):
+        deploy("a", first.job_id, SAVEPOINT, learning_rate=0.5)
+        corrected = deploy("c", **EMPTY | {"checkpoint_interval_seconds": 2})
+        self.fail(servers, flink_hook, corrected)
+
+        restored = restore(corrected)
+
+        assert configured(corrected) == CONFIGURATION
+        assert (restored.savepoint_path, restored.arguments) == (SAVEPOINT, first.arguments)
+
+    def test_has_what_the_fleet_trained_with_before_all_tries_of_a_run(
+        self, servers, flink_hook, deploy, first, restore
+    ):
+        deploy("b", first.job_id, SAVEPOINT, learning_rate=0.5)
+        failed = deploy("b", first.job_id, SAVEPOINT, learning_rate=0.75)
+        self.fail(servers, flink_hook, failed)
+
+        restore(failed)
+
+        rates = [control.hyperparameters.learning_rate for control in queued_controls(servers)]
+        assert rates == [0.25, 0.5, 0.75, 0.25]
+
+    @pytest.mark.parametrize(
+        ("is_found", "params"),
+        [(False, {"restore_from": "s3://bucket/checkpoints/7b2b/chk-7"}), (True, {"fresh": True})],
+    )
     def test_is_not_of_a_lost_job_whose_state_cannot_be_looked_for(
-        self, servers, flink_hook, deploy, first, restore, monkeypatch
+        self, servers, flink_hook, deploy, first, restore, monkeypatch, is_found, params
     ):
         out_of_reach = flink_hook.configuration() | {
             "execution.checkpointing.dir": "s3://bucket/checkpoints"
         }
         monkeypatch.setattr(flink_hook, "configuration", lambda: out_of_reach)
-        failed = deploy("b", restore_from="s3://bucket/checkpoints/7b2b/chk-7")
+        failed = deploy("b", first.job_id if is_found else None, **params)
         self.fail(servers, flink_hook, failed)
 
         assert restore(failed) is None
