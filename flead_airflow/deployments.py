@@ -22,7 +22,7 @@ from flead.storage.deployments import Attempt, AttemptStatus
 from flead.storage.locks import Lock, hold, lock_for_transaction
 from flead_airflow.connections import Servers, flink_kafka_properties
 from flead_airflow.flink.checkpoints import StateDirectories, is_same_state, newest_state
-from flead_airflow.flink.errors import FlinkStateError
+from flead_airflow.flink.errors import FlinkRestError, FlinkStateError
 from flead_airflow.flink.hook import FlinkRestHook
 
 UNFINISHED: Final = (AttemptStatus.ACTIVE, AttemptStatus.SUBMITTING)
@@ -451,7 +451,7 @@ def submitting(database_url: str, flink: FlinkRestHook, job_id: str) -> Iterator
                     " training_deployments, and another may run: trigger a new run of"
                     " deploy_training"
                 )
-            if _is_lost(cursor, flink, attempt):
+            if _is_lost(flink, attempt):
                 raise AirflowFailException(
                     f"job {job_id} had started, and Flink has lost it: trigger a new run of"
                     " deploy_training, which continues from its newest checkpoint"
@@ -460,15 +460,18 @@ def submitting(database_url: str, flink: FlinkRestHook, job_id: str) -> Iterator
         yield
 
 
-def _is_lost(cursor: Cursor, flink: FlinkRestHook, attempt: Attempt) -> bool:
+def _is_lost(flink: FlinkRestHook, attempt: Attempt) -> bool:
     """Tell whether Flink does not know a job that it has run; what does not answer may know it."""
     try:
         if attempt.posted_at is None or flink.find_job(attempt.job_id):
             return False
-    except httpx.TransportError:
+    except (httpx.TransportError, FlinkRestError):
         return False
-    is_active = attempt.status is AttemptStatus.ACTIVE
-    return is_active or _state_left_by(cursor, flink, attempt.job_id) is not None
+    if attempt.status is AttemptStatus.ACTIVE:
+        return True
+    with suppress(FlinkStateError):  # where nobody can look, a post that got lost is repeated
+        return _own_state(flink, attempt) is not None
+    return False
 
 
 def failed_job(database_url: str, flink: FlinkRestHook, job_id: str | None) -> str:
