@@ -6,9 +6,9 @@ is posted), sends its hyperparameters to the fleet under the next revision, subm
 newest savepoint or retained checkpoint, and waits until every vertex runs and a checkpoint has
 completed.
 When that fails, or takes longer than `FLEAD_JOB_START_SECONDS`, the job is cancelled, and what was
-stopped for it runs again with its own parameters: from the newest checkpoint of the job that failed
-if that one made any, so that no row is trained twice or left out, else from its own savepoint. The
-run has failed all the same, and its last task, `tell`, says why and what runs now.
+stopped for it, or was down, runs again with its own parameters: from the newest checkpoint of the
+job that failed if that one made any, so that no row is trained twice or left out, else from its own
+state. The run has failed all the same, and its last task, `tell`, says why and what runs now.
 What is left empty stays as it is: the features, the hyperparameters that the fleet has now, tuned
 ones included, and the rest of the last deployment; only the time between checkpoints is chosen
 anew.

@@ -144,7 +144,8 @@ def open_new(
 
     Its hyperparameters, and the newest model of its features if the devices could not find it, are
     queued for the fleet in the same transaction, once for each attempt. Where the fleet has these
-    hyperparameters already, devices that go on keep their own rates.
+    hyperparameters already, devices that go on keep their own rates. What was stopped for it, and
+    what was to run and does not, is recorded as replaced: it comes back if this one does not start.
 
     Parameters
     ----------
@@ -159,6 +160,8 @@ def open_new(
     ------
     AirflowFailException
         Another job runs: a task was cleared, say, after what had been stopped was restored.
+    FlinkStateError
+        See `restore_point`.
     """
     with connect(servers.database_url) as connection, connection.cursor() as cursor:
         lock_for_transaction(cursor, Lock.SUBMISSIONS)
@@ -202,7 +205,7 @@ def _refuse_beside_another(
 def _give_up_others(
     cursor: Cursor, flink: FlinkRestHook, deployment_id: str, stopped_job: str | None
 ) -> None:
-    """Pass over what was cut off before it had started: nothing that follows is to be its.
+    """Pass over what was cut off before it had started, with its state, features, hyperparameters.
 
     One whose state cannot be looked for is left as it is.
     """

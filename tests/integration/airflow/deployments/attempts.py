@@ -58,6 +58,7 @@ SAVEPOINT = "file:/savepoints/savepoint-1"
 
 
 EMPTY = dict.fromkeys(PARAMS) | {"fresh": False, "resume": False}
+AS_BEFORE = EMPTY | {"checkpoint_interval_seconds": PARAMS["checkpoint_interval_seconds"]}
 
 
 def configured(submission):

@@ -18,8 +18,8 @@ from flead_airflow.deployments import (
 )
 from flead_airflow.flink.errors import FlinkStateError
 from tests.integration.airflow.deployments.attempts import (
+    AS_BEFORE,
     CONFIGURATION,
-    EMPTY,
     SAVEPOINT,
     attempts,
     cancel,
@@ -83,7 +83,7 @@ class TestRestoredDeployment:
         with submitting(servers.database_url, flink_hook, cut_off.job_id):
             pass  # the post gets lost
 
-        corrected = deploy("c", **EMPTY | {"checkpoint_interval_seconds": 2})
+        corrected = deploy("c", **AS_BEFORE)
 
         assert corrected.savepoint_path == SAVEPOINT
         assert configured(corrected) == CONFIGURATION
@@ -126,7 +126,7 @@ class TestRestoredDeployment:
             suspend(servers, first.job_id, SAVEPOINT)
         newest = SAVEPOINT if down == "suspended" else retain(first.job_id, 7)
         cut_off = deploy("b", learning_rate=0.5, features=["pressure"])
-        corrected = deploy("c", **EMPTY | {"checkpoint_interval_seconds": 2})
+        corrected = deploy("c", **AS_BEFORE)
         assert configured(corrected) == CONFIGURATION
         self.fail(servers, flink_hook, corrected)
 
@@ -141,7 +141,7 @@ class TestRestoredDeployment:
         self, servers, flink_hook, deploy, first, restore
     ):
         deploy("a", first.job_id, SAVEPOINT, learning_rate=0.5)
-        corrected = deploy("c", **EMPTY | {"checkpoint_interval_seconds": 2})
+        corrected = deploy("c", **AS_BEFORE)
         self.fail(servers, flink_hook, corrected)
 
         restored = restore(corrected)
@@ -162,17 +162,17 @@ class TestRestoredDeployment:
         assert rates == [0.25, 0.5, 0.75, 0.25]
 
     @pytest.mark.parametrize(
-        ("is_found", "params"),
+        ("is_stopped", "params"),
         [(False, {"restore_from": "s3://bucket/checkpoints/7b2b/chk-7"}), (True, {"fresh": True})],
     )
     def test_is_not_of_a_lost_job_whose_state_cannot_be_looked_for(
-        self, servers, flink_hook, deploy, first, restore, monkeypatch, is_found, params
+        self, servers, flink_hook, deploy, first, restore, monkeypatch, is_stopped, params
     ):
         out_of_reach = flink_hook.configuration() | {
             "execution.checkpointing.dir": "s3://bucket/checkpoints"
         }
         monkeypatch.setattr(flink_hook, "configuration", lambda: out_of_reach)
-        failed = deploy("b", first.job_id if is_found else None, **params)
+        failed = deploy("b", first.job_id if is_stopped else None, **params)
         self.fail(servers, flink_hook, failed)
 
         assert restore(failed) is None
